@@ -1,0 +1,60 @@
+"""What a quantizer returns: an approximation of one weight in a form that can be encoded."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """A weight whose every entry is one of a few levels: ``ŵ = levels[codes]``.
+
+    Attributes:
+        codes:  [*weight], unsigned integers (uint8 up to 256 levels, else uint16), all < L.
+        levels: [L], the dtype of the weight, ascending; a level that is exactly 0.0 is a pruned one.
+    """
+
+    codes: Array
+    levels: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the weight."""
+        return self.codes.shape
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """[L], how many weights have each level."""
+        return np.bincount(self.codes.ravel(), minlength=len(self.levels))
+
+    def dequantize(self) -> Array:
+        """The approximated weight, [*weight], in the dtype of the levels."""
+        return self.levels[self.codes]
+
+
+@dataclass(frozen=True, eq=False)
+class Sparse:
+    """A weight of which some entries are exactly zero and the others are as they were.
+
+    Attributes:
+        values: [*weight], the dtype of the weight.
+    """
+
+    values: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the weight."""
+        return self.values.shape
+
+    def dequantize(self) -> Array:
+        """The approximated weight, [*weight]."""
+        return self.values
+
+
+Quantized = Codebook | Sparse
