@@ -1,0 +1,1 @@
+"""The ONNX file and graph: load, save, find the weights, run sessions."""

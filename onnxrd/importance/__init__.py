@@ -1,0 +1,1 @@
+"""How much an error in each weight costs: estimate it, keep it, load it."""

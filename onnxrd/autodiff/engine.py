@@ -1,0 +1,218 @@
+"""Reverse mode: from cotangents of some values of a network to gradients of its weights.
+
+Two kinds of pass are built here. `gradient` is ordinary reverse mode and exact for every operator
+that has a rule; with a batch of one its square is the per-sample square, which makes it the
+reference. `squares` handles a batch at once: activations' cotangents stay per sample, and each
+weight's per-sample gradients are squared and summed inside the graph, so that only arrays of the
+weights' shapes leave it. It takes axis 0 of activations for the sample axis, which is an assumption
+about the network and has to be checked against the reference (`autodiff.gradients` does).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+
+import onnxrd.autodiff.rules  # noqa: F401  (fills the registry)
+from onnxrd.autodiff.registry import PER_SAMPLE, REVERSE, SQUARES, NoRuleError, domain_of
+from onnxrd.autodiff.tape import Tape
+from onnxrd.autodiff.trace import Trace
+from onnxrd.graph.weights import PASSED_THROUGH
+
+Mode = Literal["gradient", "squared gradient", "squares"]
+
+
+class NotBatchableError(Exception):
+    """A weight is used in a way that only a batch of one can handle; the text says which."""
+
+
+@dataclass(frozen=True, eq=False)
+class ReversePass:
+    """A reverse pass ready to run.
+
+    Attributes:
+        model: inputs are the taps (`tap:NAME`) and the seeds (`seed:NAME`), outputs the targets.
+        taps: values of the network that the forward pass has to deliver.
+        seeds: values of the network at which cotangents are fed.
+        targets: names of the weights it delivers.
+        blocked: weights it cannot deliver: name → the operator in the way.
+    """
+
+    model: ir.Model
+    taps: tuple[ir.Value, ...]
+    seeds: tuple[ir.Value, ...]
+    targets: tuple[str, ...]
+    blocked: Mapping[str, str]
+
+
+def reverse_pass(
+    trace: Trace,
+    seeds: Sequence[ir.Value],
+    targets: Sequence[ir.Value],
+    mode: Mode,
+    *,
+    samples: int = 1,
+    dtype: type = np.float32,
+) -> ReversePass:
+    """Build the reverse pass for the shapes of a trace.
+
+    Args:
+        trace: of the network on inputs of these shapes.
+        seeds: values at which cotangents come in.
+        targets: weights, as initializers of the traced graph.
+        mode: what to deliver for each weight: its gradient summed over the batch, the square of
+            that, or Σ_n of the squared per-sample gradients.
+        samples: length of axis 0 of the batch.
+        dtype: precision of the reverse pass.
+
+    Raises:
+        NotBatchableError: `mode` is "squares" and a weight needs a batch of one.
+    """
+    sweep = _Sweep(trace, seeds, targets, mode, Tape(trace, samples, dtype))
+    sweep.run()
+    blocked = sweep.blocked
+    if blocked:
+        reachable = [t for t in targets if t.name not in blocked]
+        rest = reverse_pass(trace, seeds, reachable, mode, samples=samples, dtype=dtype)
+        return ReversePass(rest.model, rest.taps, rest.seeds, rest.targets, blocked)
+    return sweep.close()
+
+
+class _Sweep:
+    """One walk over the network from its end to its beginning."""
+
+    def __init__(
+        self,
+        trace: Trace,
+        seeds: Sequence[ir.Value],
+        targets: Sequence[ir.Value],
+        mode: Mode,
+        tape: Tape,
+    ) -> None:
+        self.graph = trace.model.graph
+        self.seeds, self.targets, self.mode, self.tape = seeds, targets, mode, tape
+        self.blocked: dict[str, str] = {}
+        self._upstream = _depending_on(self.graph, targets, tape)
+        self._constant = set(trace.constants) | set(self.graph.initializers.values())
+        self._arrived: dict[ir.Value, list[ir.Value]] = {}
+
+    def run(self) -> None:
+        for seed in self.seeds:
+            shape = self.tape.shape(seed)
+            value = self.tape.input(f"seed:{seed.name}", self.tape.dtype, shape)
+            self._arrived.setdefault(seed, []).append(value)
+        for node in reversed(list(self.graph)):
+            self._visit(node)
+
+    def close(self) -> ReversePass:
+        outputs = []
+        for target in self.targets:
+            gradient = self._cotangent(target)
+            if gradient is None:
+                gradient = self.tape.const(np.zeros(self.tape.shape(target), self.tape.dtype))
+            elif self.mode == "squared gradient":
+                gradient = self.tape.op("Mul", gradient, gradient)
+            outputs.append((str(target.name), gradient))
+        return ReversePass(
+            self.tape.model(outputs),
+            tuple(self.tape.taps),
+            tuple(self.seeds),
+            tuple(name for name, _ in outputs),
+            {},
+        )
+
+    def _visit(self, node: ir.Node) -> None:
+        wanted = frozenset(
+            slot for slot, value in enumerate(node.inputs) if value in self._upstream
+        )
+        if not wanted or not any(output in self._arrived for output in node.outputs):
+            return
+        cotangents = [self._cotangent(output) for output in node.outputs]
+        try:
+            if self.mode == "squares":
+                gradients = self._per_sample(node, cotangents, wanted)
+            else:
+                gradients = self._reverse(node, cotangents, wanted)
+        except NoRuleError as reason:
+            self._block(node, wanted, str(reason))
+            return
+        for slot, gradient in gradients.items():
+            value = node.inputs[slot]
+            assert value is not None
+            self._arrived.setdefault(value, []).append(gradient)
+
+    def _reverse(
+        self, node: ir.Node, cotangents: Sequence[ir.Value | None], wanted: frozenset[int]
+    ) -> Mapping[int, ir.Value]:
+        rule = REVERSE.get((domain_of(node), node.op_type))
+        if rule is None:
+            raise NoRuleError("")
+        return rule(self.tape, node, cotangents, wanted)
+
+    def _per_sample(
+        self, node: ir.Node, cotangents: Sequence[ir.Value | None], wanted: frozenset[int]
+    ) -> Mapping[int, ir.Value]:
+        """Activations by their reverse rule, weights by the rule for their per-sample squares."""
+        if node.outputs[0] in self._constant:  # between a weight and its use
+            if node.op_type not in PASSED_THROUGH:
+                raise NotBatchableError(f"a weight goes through {node.op_type} before its use")
+            return self._reverse(node, cotangents, wanted)
+        weights = frozenset(slot for slot in wanted if node.inputs[slot] in self._constant)
+        gradients: dict[int, ir.Value] = {}
+        if wanted - weights:
+            gradients.update(self._reverse(node, cotangents, wanted - weights))
+        for slot in weights:
+            value = node.inputs[slot]
+            assert value is not None
+            if len(cotangents) != 1 or cotangents[0] is None or value in self._arrived:
+                raise NotBatchableError(f"{value.name} is used more than once")
+            gradients[slot] = self._squares(node, slot, cotangents[0])
+        return gradients
+
+    def _squares(self, node: ir.Node, slot: int, cotangent: ir.Value) -> ir.Value:
+        use = (domain_of(node), node.op_type, slot)
+        if use in SQUARES:
+            try:
+                return SQUARES[use](self.tape, node, cotangent)
+            except NoRuleError:
+                pass
+        if use not in PER_SAMPLE:
+            raise NotBatchableError(f"{node.op_type} has no batched rule for input {slot}")
+        gradients = PER_SAMPLE[use](self.tape, node, cotangent)
+        return self.tape.sum(self.tape.op("Mul", gradients, gradients), [0])
+
+    def _cotangent(self, value: ir.Value) -> ir.Value | None:
+        """The sum of all cotangents that have arrived at a value."""
+        arrived = self._arrived.get(value)
+        if not arrived:
+            return None
+        if len(arrived) > 1:
+            if self.mode == "squares" and value in self._constant:
+                raise NotBatchableError(f"{value.name} is used more than once")
+            self._arrived[value] = arrived = [self.tape.op("Sum", *arrived)]
+        return arrived[0]
+
+    def _block(self, node: ir.Node, wanted: Iterable[int], reason: str) -> None:
+        text = f"{node.op_type} has no derivative here" + (f" ({reason})" if reason else "")
+        stack = [node.inputs[slot] for slot in wanted]
+        seen: set[ir.Value] = set()
+        while stack:
+            value = stack.pop()
+            if value is None or value in seen or value not in self._upstream:
+                continue
+            seen.add(value)
+            if value in self.targets:
+                self.blocked.setdefault(str(value.name), text)
+            producer = value.producer()
+            stack.extend(producer.inputs if producer else ())
+
+
+def _depending_on(graph: ir.Graph, targets: Sequence[ir.Value], tape: Tape) -> set[ir.Value]:
+    """All floating-point values that a target has an influence on, the targets among them."""
+    upstream = set(targets)
+    for node in graph:
+        if any(value in upstream for value in node.inputs):
+            upstream.update(v for v in node.outputs if v.name and tape.is_float(v))
+    return upstream

@@ -1,0 +1,194 @@
+"""Per-sample squared gradients of a network's weights, run by onnxruntime.
+
+Forward and reverse pass are two sessions. The forward one is the network itself with the values
+that the reverse pass reads as further outputs; they go from one to the other without a copy. So
+several reverse passes (classes, probes) share one forward pass, the network keeps its own opset and
+operators, and the reverse pass is written for the concrete shapes at hand.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxrd.autodiff.engine import Mode, NotBatchableError, ReversePass, reverse_pass
+from onnxrd.autodiff.trace import Trace, run_trace, signature, with_outputs
+from onnxrd.errors import ModelError
+from onnxrd.graph.session import Session
+
+Array = NDArray[Any]
+log = logging.getLogger(__name__)
+
+AGREEMENT = 1e-3
+"""Largest relative L1 difference between the batched path and the reference on two samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class Forward:
+    """One forward pass: what the seeds are made from, and what the reverse pass will read.
+
+    Attributes:
+        sources: arrays at the heads' sources, by name.
+        key: which specialised pair of sessions ran.
+        taps: values in onnxruntime's memory, by input name of the reverse pass.
+    """
+
+    sources: Mapping[str, Array]
+    key: tuple[Any, ...]
+    taps: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class _Specialised:
+    passes: ReversePass
+    forward: Session
+    backward: Session
+
+
+class Gradients:
+    """Gradients of some weights of a network, for inputs of any shape that it accepts.
+
+    Args:
+        model: prepared graph.
+        base: folder of its external data.
+        sources: names of the values that seeds are fed at.
+        targets: names of the weights (initializers of `model`).
+        threads: intra-op threads, 0 for onnxruntime's own choice.
+        dtype: precision of the reverse pass.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        base: Path,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        *,
+        threads: int = 0,
+        dtype: type = np.float32,
+    ) -> None:
+        self._model, self._base, self._threads, self._dtype = model, base, threads, dtype
+        values = {v.name: v for node in model.graph for v in node.outputs}
+        values |= {v.name: v for v in model.graph.inputs}
+        self._sources = [values[name] for name in dict.fromkeys(sources)]
+        self._targets = [model.graph.initializers[name] for name in targets]
+        self._traces: dict[tuple[Any, ...], Trace] = {}
+        self._specialised: dict[tuple[Any, ...], _Specialised] = {}
+
+    def blocked(self, feeds: Mapping[str, Array]) -> dict[str, str]:
+        """Weights whose gradient is out of reach: name → the operator in the way."""
+        passes = self._build("gradient", feeds)
+        return dict(passes.blocked)
+
+    def trace(self, feeds: Mapping[str, Array]) -> Trace:
+        """What a run on these inputs showed (kept for the next time)."""
+        key = signature(feeds)
+        if key not in self._traces:
+            self._traces[key] = run_trace(self._model, self._base, feeds)
+        return self._traces[key]
+
+    def forward(self, mode: Mode, feeds: Mapping[str, Array]) -> Forward:
+        """Run the network once, keeping what the reverse pass of this mode needs.
+
+        Raises:
+            NotBatchableError: `mode` is "squares" and a weight needs a batch of one.
+        """
+        key = (mode, signature(feeds))
+        if key not in self._specialised:
+            self._specialised[key] = self._specialise(self._build(mode, feeds))
+        pair = self._specialised[key]
+        values = pair.forward.run_values(feeds)
+        return Forward(
+            {str(v.name): values[str(v.name)].numpy() for v in self._sources},
+            key,
+            {f"tap:{v.name}": values[str(v.name)] for v in pair.passes.taps},
+        )
+
+    def backward(self, forward: Forward, seeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Run the reverse pass: cotangents by source name → an array per weight."""
+        backward = self._specialised[forward.key].backward
+        cotangents = {f"seed:{k}": np.asarray(v, self._dtype) for k, v in seeds.items()}
+        return backward.run({**forward.taps, **cotangents})
+
+    def release(self) -> None:
+        """Drop all sessions and traces."""
+        self._traces.clear()
+        self._specialised.clear()
+
+    def _build(self, mode: Mode, feeds: Mapping[str, Array]) -> ReversePass:
+        samples = next((len(feed) for feed in feeds.values() if feed.ndim), 1)
+        trace = self.trace(feeds)
+        return reverse_pass(
+            trace, self._sources, self._targets, mode, samples=samples, dtype=self._dtype
+        )
+
+    def _specialise(self, passes: ReversePass) -> _Specialised:
+        inputs = {v.name for v in self._model.graph.inputs}
+        outputs = list(dict.fromkeys((*self._sources, *passes.taps)))
+        forward = with_outputs(self._model, outputs)
+        log.debug("reverse pass with %d operators, %d taps", len(passes.model.graph), len(inputs))
+        return _Specialised(
+            passes,
+            Session(forward, base=self._base, threads=self._threads),
+            Session(passes.model, threads=self._threads),
+        )
+
+
+def reference_squares(
+    gradients: Gradients, feeds: Mapping[str, Array], seeds: Mapping[str, Array]
+) -> dict[str, Array]:
+    """Σ_n of squared per-sample gradients by ordinary reverse mode, one sample at a time.
+
+    All samples go through the network together; each reverse pass has the cotangents of one of
+    them. Exact whenever the operators are, also for batches of a fixed size.
+    """
+    forward = gradients.forward("squared gradient", feeds)
+    total: dict[str, Array] = {}
+    for n in range(len(next(iter(seeds.values())))):
+        only = {name: _only(seed, n) for name, seed in seeds.items() if seed[n].any()}
+        if not only:
+            continue
+        only |= {k: np.zeros_like(v) for k, v in seeds.items() if k not in only}
+        for name, square in gradients.backward(forward, only).items():
+            total[name] = total[name] + square if name in total else square
+    return total
+
+
+def batched_squares(
+    gradients: Gradients, feeds: Mapping[str, Array], seeds: Mapping[str, Array]
+) -> dict[str, Array]:
+    """The same by one batched pass."""
+    return gradients.backward(gradients.forward("squares", feeds), seeds)
+
+
+def why_not_batched(
+    gradients: Gradients, feeds: Mapping[str, Array], seeds: Mapping[str, Array]
+) -> str:
+    """Check the batched path against the reference on the given samples.
+
+    Returns: why it must not be used, empty if the two agree.
+    """
+    try:
+        batched = batched_squares(gradients, feeds, seeds)
+    except NotBatchableError as reason:
+        return str(reason)
+    except ModelError as error:
+        return f"the batched pass does not run ({str(error)[:100]})"
+    reference = reference_squares(gradients, feeds, seeds)
+    for name, expected in reference.items():
+        scale = float(np.abs(expected).sum(dtype=np.float64))
+        difference = float(np.abs(batched[name] - expected).sum(dtype=np.float64))
+        if not difference <= AGREEMENT * scale + np.finfo(np.float32).tiny:
+            return f"{name}: off by {difference / max(scale, 1e-38):.1e} from one at a time"
+    return ""
+
+
+def _only(seed: Array, sample: int) -> Array:
+    masked = np.zeros_like(seed)
+    masked[sample] = seed[sample]
+    return masked

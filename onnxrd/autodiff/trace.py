@@ -1,0 +1,111 @@
+"""What one run of the network showed: the concrete shape of every value, and the constant ones.
+
+The reverse pass is built for the shapes at hand. That spares every rule the arithmetic of symbolic
+shapes, and works where shape inference gives up.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxrd.graph.session import Session
+
+Array = NDArray[Any]
+
+_RANDOM = frozenset(
+    {
+        "RandomNormal",
+        "RandomUniform",
+        "RandomNormalLike",
+        "RandomUniformLike",
+        "Bernoulli",
+        "Multinomial",
+    }
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """Shapes, types and constants of a graph for one signature of inputs.
+
+    Attributes:
+        model: the prepared graph that was run.
+        base: folder of its external data.
+        shapes: of every tensor that was seen.
+        dtypes: of the same.
+        constants: values that no graph input has an influence on (initializers are not repeated).
+    """
+
+    model: ir.Model
+    base: Path
+    shapes: Mapping[ir.Value, tuple[int, ...]]
+    dtypes: Mapping[ir.Value, np.dtype[Any]]
+    constants: Mapping[ir.Value, Array]
+
+
+def signature(feeds: Mapping[str, Array]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """What a trace depends on: the shapes of the inputs."""
+    return tuple((name, feed.shape) for name, feed in sorted(feeds.items()))
+
+
+def run_trace(model: ir.Model, base: Path, feeds: Mapping[str, Array]) -> Trace:
+    """Run the graph once with every value as an output and note what was seen.
+
+    Raises:
+        ModelError: onnxruntime cannot run the model on these inputs.
+    """
+    values = [v for node in model.graph for v in node.outputs if v.name]
+    session = Session(with_outputs(model, values), base=base, level="disable")
+    fixed = _independent_of_inputs(model.graph)
+    shapes: dict[ir.Value, tuple[int, ...]] = {}
+    dtypes: dict[ir.Value, np.dtype[Any]] = {}
+    constants: dict[ir.Value, Array] = {}
+    seen = session.run_values(feeds)
+    for value in values:
+        result = seen.pop(str(value.name))
+        if not result.is_tensor() or result.data_type() == "tensor(string)":
+            continue
+        shapes[value] = tuple(result.shape())
+        dtypes[value] = ir.DataType(result.element_type()).numpy()
+        if value in fixed:
+            constants[value] = result.numpy()
+    for value in model.graph.inputs:
+        if value.name in feeds:
+            shapes[value] = feeds[value.name].shape
+            dtypes[value] = feeds[value.name].dtype
+    for value in model.graph.initializers.values():
+        if value.const_value is not None:
+            shapes[value] = tuple(int(d) for d in value.const_value.shape)
+            dtypes[value] = value.const_value.dtype.numpy()
+    return Trace(model, base, shapes, dtypes, constants)
+
+
+def with_outputs(model: ir.Model, values: list[ir.Value]) -> ir.Model:
+    """A copy of the model whose outputs are the given values of its main graph."""
+    copy = model.clone()
+    names = {v.name for v in values}
+    here = {v.name: v for node in copy.graph for v in node.outputs if v.name in names}
+    here |= {v.name: v for v in copy.graph.inputs if v.name in names}
+    copy.graph.outputs.clear()
+    for value in values:
+        output = here[value.name]
+        copy.graph.outputs.append(output)
+    return copy
+
+
+def _independent_of_inputs(graph: ir.Graph) -> set[ir.Value]:
+    fixed = set(graph.initializers.values())
+    for node in graph:
+        has_subgraph = any(
+            a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+            for a in node.attributes.values()
+        )
+        known = all(v is None or v in fixed for v in node.inputs)
+        if known and not has_subgraph and node.op_type not in _RANDOM:
+            fixed.update(node.outputs)
+    return fixed

@@ -1,0 +1,198 @@
+"""Models on disk: load, check, and save them whole or not at all."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+
+from onnxrd.errors import ModelError
+from onnxrd.graph.specs import InputSpec
+
+EXTERNAL_DATA_ABOVE = 1_900_000_000
+"""Bytes of weights above which a model is saved with external data (protobuf ends at 2 GiB)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An ONNX model as it lies on disk, never changed after loading.
+
+    Attributes:
+        ir:   the graph, as `onnx_ir` reads it; weights in external data are read when asked for.
+        path: where it was loaded from.
+    """
+
+    ir: ir.Model
+    path: Path
+
+    @property
+    def opset(self) -> int:
+        """The version of the standard operators."""
+        return self.ir.opset_imports.get("", self.ir.opset_imports.get("ai.onnx", 1))
+
+    @cached_property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """What a caller has to feed: graph inputs that no initializer provides."""
+        graph = self.ir.graph
+        return tuple(_input_spec(v) for v in graph.inputs if v.name not in graph.initializers)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the graph's outputs."""
+        return tuple(str(value.name) for value in self.ir.graph.outputs)
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The model's file and the files of its external data."""
+        external = {Path(t.path) for t in _external_tensors(self.ir)}
+        return (self.path, *sorted(external))
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes on disk, external data included."""
+        return sum(file.stat().st_size for file in self.files)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the content of the file and of its external data, in hexadecimal."""
+        total = hashlib.sha256()
+        for file in self.files:
+            with file.open("rb") as stream:
+                total.update(hashlib.file_digest(stream, "sha256").digest())
+        return total.hexdigest()
+
+    def clone(self) -> ir.Model:
+        """A copy of the graph that may be edited; the weights themselves are shared."""
+        return self.ir.clone()
+
+    def prepared(self) -> ir.Model:
+        """A copy ready for analysis: functions inlined, Constant nodes as initializers.
+
+        Values keep their names wherever they had one in the main graph.
+        """
+        model = self.clone()
+        if model.functions:
+            common_passes.InlinePass()(model)
+        common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        common_passes.RemoveInitializersFromInputsPass()(model)
+        return model
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Load an ONNX model; weights in external data stay on disk until they are needed.
+
+    Raises:
+        ModelError: no such file, not an ONNX model, or external data missing, cut short, or outside
+            the folder of the model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file. Give the path of an .onnx model.")
+    try:
+        loaded = ir.load(path)
+    except Exception as error:  # protobuf, onnx_ir and the OS each have exceptions of their own
+        raise ModelError(
+            f"{path} is not a readable ONNX model ({_first_line(error)}). "
+            "Is it complete, and really an .onnx file?"
+        ) from error
+    if not loaded.graph.outputs or not loaded.opset_imports:
+        raise ModelError(f"{path} holds no ONNX graph with outputs. Is it really an .onnx file?")
+    _check_external_data(loaded, path)
+    return Model(loaded, path)
+
+
+def save(model: ir.Model, path: Path) -> None:
+    """Write a model file; above 1.9 GB the weights go to `<name>.data` beside it."""
+    size = sum(v.const_value.nbytes for v in _initializers(model) if v.const_value is not None)
+    external = f"{path.name}.data" if size > EXTERNAL_DATA_ABOVE else None
+    ir.save(model, path, external_data=external, size_threshold_bytes=1024)
+
+
+@contextmanager
+def atomic_output(path: Path, *, never: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Give a temporary path to write to; move all that is there beside `path` if nothing failed.
+
+    The temporary folder lies beside `path`, so that moving is a rename. After an exception nothing
+    is left behind and a file that was at `path` before is as it was.
+
+    Args:
+        path: where the output shall appear.
+        never: files that must not be overwritten, such as the input.
+
+    Raises:
+        ModelError: the folder does not exist or cannot be written, or `path` is one of `never`.
+    """
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder. Give the name of the file to write.")
+    if any(path.resolve() == other.resolve() for other in never):
+        raise ModelError(f"{path} is the input, which is never overwritten. Choose another output.")
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise ModelError(f"cannot write to {path.parent} ({error.strerror}).") from error
+    try:
+        yield folder / path.name
+        for written in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
+            os.replace(written, path.parent / written.name)
+    except OSError as error:
+        raise ModelError(f"cannot write {path} ({error.strerror}).") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _input_spec(value: ir.Value) -> InputSpec:
+    if value.dtype is None:
+        raise ModelError(f"input {value.name!r} is not a tensor; only tensors can be fed.")
+    shape = None
+    if value.shape is not None:
+        shape = tuple(d if isinstance(d, int) else d.value for d in value.shape)
+    return InputSpec(str(value.name), np.dtype(value.dtype.numpy()), shape)
+
+
+def _initializers(model: ir.Model) -> Iterator[ir.Value]:
+    for graph in model.graphs():
+        yield from graph.initializers.values()
+
+
+def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+    for value in _initializers(model):
+        if isinstance(value.const_value, ir.ExternalTensor):
+            yield value.const_value
+    for node in model.graph.all_nodes():
+        for attribute in node.attributes.values():
+            if isinstance(attribute.value, ir.ExternalTensor):
+                yield attribute.value
+
+
+def _check_external_data(model: ir.Model, path: Path) -> None:
+    folder = path.parent.resolve()
+    for tensor in _external_tensors(model):
+        file = (folder / tensor.location).resolve()
+        if not file.is_relative_to(folder):
+            raise ModelError(
+                f"{path}: weight {tensor.name!r} points to {tensor.location}, outside the model's "
+                "folder. Refused: move the data beside the model and save the model again."
+            )
+        if not file.is_file():
+            raise ModelError(
+                f"{path}: external data {tensor.location} is missing. Put it beside the model."
+            )
+        end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+        if file.stat().st_size < end:
+            raise ModelError(
+                f"{path}: external data {tensor.location} is cut short: weight {tensor.name!r} "
+                f"ends at byte {end}, the file has {file.stat().st_size}. Copy it again."
+            )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -1,0 +1,243 @@
+"""Find the weights of a network: what each one is, who uses it, and which are left alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxrd.errors import ModelError
+from onnxrd.graph.model import Model
+
+SMALLEST = 64
+"""Weights with fewer entries are left alone: decoding would cost more bytes than it saves."""
+
+PASSED_THROUGH = frozenset(
+    {"Identity", "Transpose", "Reshape", "Cast", "Squeeze", "Unsqueeze", "Flatten"}
+)
+"""Operators that only move a weight's entries (input 0) on their way to its use."""
+
+_ROLES: dict[tuple[str, int], str] = {
+    ("Conv", 1): "convolution",
+    ("ConvTranspose", 1): "convolution",
+    ("Gemm", 0): "linear",
+    ("Gemm", 1): "linear",
+    ("MatMul", 0): "linear",
+    ("MatMul", 1): "linear",
+    ("Einsum", 0): "linear",
+    ("Einsum", 1): "linear",
+    ("Gather", 0): "embedding",
+    ("Conv", 2): "bias",
+    ("ConvTranspose", 2): "bias",
+    ("Gemm", 2): "bias",
+}
+_ROLES |= {(op, slot): "recurrent" for op in ("LSTM", "GRU", "RNN") for slot in (1, 2)}
+_ROLES |= {(op, 3): "bias" for op in ("LSTM", "GRU", "RNN")}
+_NORMALISATIONS = (
+    "BatchNormalization",
+    "InstanceNormalization",
+    "LayerNormalization",
+    "GroupNormalization",
+    "RMSNormalization",
+    "SimplifiedLayerNormalization",
+    "SkipLayerNormalization",
+    "SkipSimplifiedLayerNormalization",
+)
+_ROLES |= {(op, slot): "normalisation" for op in _NORMALISATIONS for slot in range(1, 5)}
+_ELEMENTWISE = {"Add": "bias", "Sub": "bias", "Mul": "normalisation", "Div": "normalisation"}
+
+COMPRESSIBLE = frozenset({"convolution", "linear", "embedding", "recurrent"})
+"""Roles whose weights are compressed; biases and normalisation parameters stay as they are."""
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a weight: input `slot` of `node`, maybe behind operators that only move entries.
+
+    Attributes:
+        node: the operator that computes with the weight.
+        slot: the position of the weight among its inputs.
+        moved: the moving operators between, from the initializer to the use.
+    """
+
+    node: ir.Node
+    slot: int
+    moved: tuple[ir.Node, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A constant tensor of the model.
+
+    Attributes:
+        name: of the initializer, or of the output of the Constant node.
+        value: in the prepared graph (`Model.prepared`).
+        shape: as stored.
+        dtype: as stored.
+        role: convolution, linear, embedding, recurrent, normalisation, bias or other.
+        channel_axis: the axis of the output channels (rows of an embedding), None if unclear.
+        uses: the operators that compute with it; more than one: the weight is tied.
+        skip: why it is left alone, empty if it is compressed.
+    """
+
+    name: str
+    value: ir.Value
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    role: str
+    channel_axis: int | None
+    uses: tuple[Use, ...]
+    skip: str
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def tied(self) -> bool:
+        """More than one operator computes with it."""
+        return len(self.uses) > 1
+
+    def array(self) -> NDArray[Any]:
+        """The entries, read from disk if they lie in external data.
+
+        Raises:
+            ModelError: an entry is not a finite number.
+        """
+        assert self.value.const_value is not None
+        array = np.asarray(self.value.const_value.numpy())
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = int(np.size(array) - np.isfinite(array).sum())
+            raise ModelError(
+                f"weight {self.name!r} has {bad} entries that are NaN or infinite. "
+                "The model is broken: export it again from a sound checkpoint."
+            )
+        return array
+
+
+def find_weights(model: Model, prepared: ir.Model | None = None) -> list[Weight]:
+    """All constant tensors of the main graph, in the order of their first use.
+
+    Args:
+        model: the model.
+        prepared: `model.prepared()`, if the caller has it already and wants its values.
+
+    Returns:
+        Those to compress (`skip` empty) and those left alone, each with its reason.
+    """
+    graph = (prepared or model.prepared()).graph
+    alive = _alive(graph)
+    weights = [
+        _describe(name, value, alive)
+        for name, value in graph.initializers.items()
+        if value.const_value is not None
+    ]
+    order = {node: position for position, node in enumerate(graph)}
+    return sorted(weights, key=lambda w: min((order.get(u.node, -1) for u in w.uses), default=-1))
+
+
+def uses_of(value: ir.Value, moved: tuple[ir.Node, ...] = ()) -> Iterator[Use]:
+    """The operators that compute with a weight, followed through those that only move it."""
+    for use in value.uses():
+        node, slot = use.node, use.idx
+        if node.op_type in PASSED_THROUGH and node.domain == "" and slot == 0:
+            yield from uses_of(node.outputs[0], (*moved, node))
+        else:
+            yield Use(node, slot, moved)
+
+
+def _describe(name: str, value: ir.Value, alive: set[ir.Node]) -> Weight:
+    assert value.const_value is not None
+    shape = tuple(int(d) for d in value.const_value.shape)
+    dtype = np.dtype(value.const_value.dtype.numpy())
+    uses = tuple(uses_of(value))
+    roles = {_role(use, shape) for use in uses if use.node in alive}
+    compressible = roles & COMPRESSIBLE
+    role = min(compressible or roles or {"other"})
+    skip = _reason_to_skip(value, shape, role, uses, alive)
+    axis = _channel_axis(uses[0], len(shape)) if role in COMPRESSIBLE else None
+    return Weight(name, value, shape, dtype, role, axis, uses, skip)
+
+
+def _role(use: Use, shape: tuple[int, ...]) -> str:
+    op, wide = use.node.op_type, sum(d > 1 for d in shape) > 1
+    if op in _ELEMENTWISE:
+        return "embedding" if wide else _ELEMENTWISE[op]
+    if op == "PRelu" and use.slot == 1:
+        return "normalisation"
+    role = _ROLES.get((op, use.slot))
+    return role if role is not None else f"input {use.slot} of {op}"
+
+
+def _reason_to_skip(
+    value: ir.Value, shape: tuple[int, ...], role: str, uses: tuple[Use, ...], alive: set[ir.Node]
+) -> str:
+    assert value.const_value is not None
+    if value.const_value.dtype not in (
+        ir.DataType.FLOAT,
+        ir.DataType.FLOAT16,
+        ir.DataType.DOUBLE,
+    ):
+        return f"{value.const_value.dtype.name.lower()}, not floating point"
+    if value.is_graph_output():
+        return "is itself an output of the model"
+    if not any(use.node in alive for use in uses):
+        return "no path to the output"
+    if role not in COMPRESSIBLE:
+        stays = role if role in ("bias", "normalisation") else f"no weight, but {role}"
+        return f"stays as it is: {stays}"
+    if int(np.prod(shape, dtype=np.int64)) < SMALLEST:
+        return f"too small: fewer than {SMALLEST} entries"
+    return ""
+
+
+def _channel_axis(use: Use, rank: int) -> int | None:
+    """The axis, in the stored weight, of the output channels at its use."""
+    axis = _channel_axis_at_use(use, rank)
+    for node in reversed(use.moved):
+        if axis is None or node.op_type in ("Reshape", "Squeeze", "Unsqueeze", "Flatten"):
+            return None
+        if node.op_type == "Transpose":
+            attribute = node.attributes.get("perm")
+            permutation = list(attribute.as_ints()) if attribute else list(range(rank))[::-1]
+            axis = permutation[axis]
+    return axis
+
+
+def _channel_axis_at_use(use: Use, rank: int) -> int | None:
+    op, slot = use.node.op_type, use.slot
+    if op == "Gemm":
+        attribute = use.node.attributes.get("transB" if slot == 1 else "transA")
+        transposed = bool(attribute and attribute.as_int())
+        return int(transposed != (slot == 1))
+    if op == "MatMul":
+        return (rank - 1 if slot == 1 else rank - 2) if rank > 1 else None
+    fixed = {"Conv": 0, "ConvTranspose": 1, "Gather": 0, "LSTM": 1, "GRU": 1, "RNN": 1}
+    return fixed.get(op)
+
+
+def _alive(graph: ir.Graph) -> set[ir.Node]:
+    """The nodes on a path to an output (a node with a subgraph counts for all within it)."""
+    alive: set[ir.Node] = set()
+    stack = [v.producer() for v in graph.outputs]
+    while stack:
+        node = stack.pop()
+        if node is None or node in alive:
+            continue
+        alive.add(node)
+        stack.extend(v.producer() for v in node.inputs if v is not None)
+        for attribute in node.attributes.values():
+            for inner in _subgraphs(attribute):
+                for n in inner.all_nodes():
+                    alive.add(n)
+                    stack.extend(v.producer() for v in n.inputs if v is not None)
+    return alive
+
+
+def _subgraphs(attribute: ir.Attr) -> tuple[ir.Graph, ...]:
+    if attribute.type == ir.AttributeType.GRAPH:
+        return (attribute.as_graph(),)
+    return tuple(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else ()
