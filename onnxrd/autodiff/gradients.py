@@ -112,7 +112,9 @@ class Gradients:
     def backward(self, forward: Forward, seeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the reverse pass: cotangents by source name → an array per weight."""
         backward = self._specialised[forward.key].backward
-        cotangents = {f"seed:{k}": np.asarray(v, self._dtype) for k, v in seeds.items()}
+        cotangents: dict[str, Array] = {
+            f"seed:{k}": np.asarray(v, self._dtype) for k, v in seeds.items()
+        }
         return backward.run({**forward.taps, **cotangents})
 
     def release(self) -> None:
@@ -140,30 +142,28 @@ class Gradients:
 
 
 def reference_squares(
-    gradients: Gradients, feeds: Mapping[str, Array], seeds: Mapping[str, Array]
+    gradients: Gradients, forward: Forward, seeds: Mapping[str, Array]
 ) -> dict[str, Array]:
     """Σ_n of squared per-sample gradients by ordinary reverse mode, one sample at a time.
 
-    All samples go through the network together; each reverse pass has the cotangents of one of
-    them. Exact whenever the operators are, also for batches of a fixed size.
+    All samples went through the network together (mode "squared gradient"); each reverse pass has
+    the cotangents of one of them. Exact whenever the rules are, also for batches of a fixed size.
     """
-    forward = gradients.forward("squared gradient", feeds)
     total: dict[str, Array] = {}
     for n in range(len(next(iter(seeds.values())))):
-        only = {name: _only(seed, n) for name, seed in seeds.items() if seed[n].any()}
-        if not only:
+        only = {name: _only(seed, n) for name, seed in seeds.items()}
+        if not any(seed.any() for seed in only.values()):
             continue
-        only |= {k: np.zeros_like(v) for k, v in seeds.items() if k not in only}
         for name, square in gradients.backward(forward, only).items():
             total[name] = total[name] + square if name in total else square
     return total
 
 
 def batched_squares(
-    gradients: Gradients, feeds: Mapping[str, Array], seeds: Mapping[str, Array]
+    gradients: Gradients, forward: Forward, seeds: Mapping[str, Array]
 ) -> dict[str, Array]:
-    """The same by one batched pass."""
-    return gradients.backward(gradients.forward("squares", feeds), seeds)
+    """The same by one batched pass (after a forward pass of mode "squares")."""
+    return gradients.backward(forward, seeds)
 
 
 def why_not_batched(
@@ -174,12 +174,13 @@ def why_not_batched(
     Returns: why it must not be used, empty if the two agree.
     """
     try:
-        batched = batched_squares(gradients, feeds, seeds)
+        batched = batched_squares(gradients, gradients.forward("squares", feeds), seeds)
     except NotBatchableError as reason:
         return str(reason)
     except ModelError as error:
         return f"the batched pass does not run ({str(error)[:100]})"
-    reference = reference_squares(gradients, feeds, seeds)
+    forward = gradients.forward("squared gradient", feeds)
+    reference = reference_squares(gradients, forward, seeds)
     for name, expected in reference.items():
         scale = float(np.abs(expected).sum(dtype=np.float64))
         difference = float(np.abs(batched[name] - expected).sum(dtype=np.float64))

@@ -77,7 +77,7 @@ class Tape:
         self._graph.inputs.append(value)
         return value
 
-    def const(self, array: Array | Sequence[int] | float) -> ir.Value:
+    def const(self, array: Array | np.generic | Sequence[int] | float) -> ir.Value:
         """A constant; equal small constants are shared. Python floats become `dtype`."""
         if isinstance(array, float):
             array = np.asarray(array, self.dtype)
@@ -103,10 +103,7 @@ class Tape:
         self, op_type: str, *inputs: Operand, outputs: int = 1, **attributes: Any
     ) -> ir.Value | tuple[ir.Value, ...]:
         """Append an operator. Arrays and numbers among the inputs become constants."""
-        operands = [
-            x if x is None or isinstance(x, ir.Value) else self.const(x)  # type: ignore[arg-type]
-            for x in inputs
-        ]
+        operands = [x if x is None or isinstance(x, ir.Value) else self.const(x) for x in inputs]
         made = [ir.Value(name=self._name("v")) for _ in range(outputs)]
         present = {name: value for name, value in attributes.items() if value is not None}
         self._graph.append(ir.node(op_type, operands, present, outputs=made))

@@ -75,12 +75,11 @@ def run_trace(model: ir.Model, base: Path, feeds: Mapping[str, Array]) -> Trace:
         if value in fixed:
             constants[value] = result.numpy()
     for value in model.graph.inputs:
-        if value.name in feeds:
-            shapes[value] = feeds[value.name].shape
-            dtypes[value] = feeds[value.name].dtype
+        if (feed := feeds.get(str(value.name))) is not None:
+            shapes[value], dtypes[value] = feed.shape, feed.dtype
     for value in model.graph.initializers.values():
         if value.const_value is not None:
-            shapes[value] = tuple(int(d) for d in value.const_value.shape)
+            shapes[value] = tuple(value.const_value.shape.numpy())
             dtypes[value] = value.const_value.dtype.numpy()
     return Trace(model, base, shapes, dtypes, constants)
 

@@ -1,0 +1,119 @@
+"""Importance of weights as a value: what was measured, how, and for which model."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxrd.errors import ImportanceError
+from onnxrd.graph.model import Model, atomic_output
+
+Array = NDArray[np.float32]
+
+DAMPING = 1e-3
+"""Share of a tensor's mean importance that every one of its weights gets at least."""
+
+_WEIGHT = "weight:"
+_ABOUT = "about"
+
+
+@dataclass(frozen=True, eq=False)
+class Importance:
+    """Diagonal importance h of a model's weights: D ≈ ½ Σ_i h_i (w_i − ŵ_i)².
+
+    Attributes:
+        values: weight name → [*weight], every entry ≥ 0; nats per weight² (classification) or
+            squared output per weight² (regression). Empty for identity: every h is 1, no unit.
+        model: digest of the model it was measured on (`Model.digest`).
+        objective: "fisher" or "identity".
+        task: what the distortion is: "classification", "regression", or both, joined by "+".
+        estimator: "rademacher", "exact" or "sampled"; "" for identity.
+        probes: reverse passes a sample.
+        temperature: of the softmax.
+        samples: how many were averaged over.
+        seed: of the probes.
+        path: "batched", or "one sample at a time" with the reason.
+        proxies: weights without a derivative: name → the operator in the way. Their importance is
+            the mean importance per weight of all the others.
+    """
+
+    values: Mapping[str, Array]
+    model: str
+    objective: str = "fisher"
+    task: str = ""
+    estimator: str = ""
+    probes: int = 1
+    temperature: float = 1.0
+    samples: int = 0
+    seed: int = 0
+    path: str = ""
+    proxies: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def in_nats(self) -> bool:
+        """Whether ½ Σ h Δ² predicts the distortion (identity importance predicts nothing)."""
+        return self.objective != "identity"
+
+    def of(self, name: str, shape: tuple[int, ...], damping: float = DAMPING) -> Array:
+        """Importance of one weight, ready for a quantizer.
+
+        A weight that no sample depended on has measured importance zero and is not worthless for
+        that: every entry gets `damping` times the tensor's mean on top (ones where all are zero).
+
+        Raises:
+            ImportanceError: no importance for a weight of this name and shape.
+        """
+        if self.objective == "identity":
+            return np.ones(shape, np.float32)
+        if name not in self.values or self.values[name].shape != shape:
+            raise ImportanceError(f"no importance for weight {name!r} of shape {list(shape)}.")
+        values = self.values[name]
+        mean = float(values.mean(dtype=np.float64))
+        return values + np.float32(damping * mean) if mean > 0 else np.ones_like(values)
+
+    def save(self, path: Path, *, never: tuple[Path, ...] = ()) -> None:
+        """Write an npz: `weight:NAME` per weight, and `about`, the other attributes as JSON."""
+        with atomic_output(path, never=never) as temporary, temporary.open("wb") as stream:
+            arrays = {_WEIGHT + name: value for name, value in self.values.items()}
+            np.savez(
+                stream, allow_pickle=False, **{_ABOUT: np.array(json.dumps(self.about()))}, **arrays
+            )
+
+    def about(self) -> dict[str, Any]:
+        """All attributes but the values, as plain data."""
+        shallow = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "values"}
+        return {**shallow, "proxies": dict(self.proxies)}
+
+
+def load_importance(path: Path, model: Model) -> Importance:
+    """Read importance that `Importance.save` wrote, for the model that it was measured on.
+
+    Raises:
+        ImportanceError: not such a file, or it belongs to another model.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            about = json.loads(str(archive[_ABOUT]))
+            values = {k.removeprefix(_WEIGHT): archive[k] for k in archive.files if k != _ABOUT}
+        importance = Importance(values, **about)
+    except FileNotFoundError as error:
+        raise ImportanceError(f"{path}: no such file.") from error
+    except Exception as error:  # zipfile, numpy, json and struct each have exceptions of their own
+        raise ImportanceError(
+            f"{path} is not a file of importance. Make one with `onnxrd importance`."
+        ) from error
+    if importance.model != model.digest:
+        raise ImportanceError(
+            f"{path} was measured on another model than {model.path}. "
+            "Measure again with `onnxrd importance`, or give the model it belongs to."
+        )
+    return importance
+
+
+def identity(model: Model) -> Importance:
+    """The paper's baseline: an error costs the same in every weight."""
+    return Importance({}, model.digest, objective="identity")
