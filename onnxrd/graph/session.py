@@ -15,12 +15,13 @@ from onnxrd.errors import ModelError
 Array = NDArray[Any]
 Level = Literal["disable", "basic", "extended", "all"]
 
-_LEVELS = {
+LEVELS: dict[Level, ort.GraphOptimizationLevel] = {
     "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
 }
+"""onnxruntime's optimization levels, by short names."""
 
 
 class Session:
@@ -46,7 +47,7 @@ class Session:
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
-        options.graph_optimization_level = _LEVELS[level]
+        options.graph_optimization_level = LEVELS[level]
         options.intra_op_num_threads = threads
         source: bytes | str
         if isinstance(model, ir.Model):
