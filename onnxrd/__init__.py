@@ -1,1 +1,53 @@
-"""Rate-distortion compression of ONNX models."""
+"""Rate-distortion compression of ONNX models.
+
+>>> import onnxrd
+>>> result = onnxrd.quantize("model.onnx", "small.onnx", clusters=16, data="calib.npz")
+>>> print(result.ratio, result.evaluation.distortion)
+"""
+
+from onnxrd.calibration import Calibration
+from onnxrd.calibration import load as load_data
+from onnxrd.errors import (
+    CalibrationError,
+    ImportanceError,
+    ModelError,
+    OnnxrdError,
+    SettingError,
+    TargetError,
+    VerificationError,
+)
+from onnxrd.evaluation import Evaluation, evaluate
+from onnxrd.graph.model import Model
+from onnxrd.graph.model import load as load_model
+from onnxrd.graph.weights import Weight, find_weights
+from onnxrd.importance import Estimator, Importance, fisher, load_importance
+from onnxrd.options import Options
+from onnxrd.pipeline import prune, quantize
+from onnxrd.report.result import Layer, Result
+
+__all__ = [
+    "Calibration",
+    "CalibrationError",
+    "Estimator",
+    "Evaluation",
+    "Importance",
+    "ImportanceError",
+    "Layer",
+    "Model",
+    "ModelError",
+    "OnnxrdError",
+    "Options",
+    "Result",
+    "SettingError",
+    "TargetError",
+    "VerificationError",
+    "Weight",
+    "evaluate",
+    "find_weights",
+    "fisher",
+    "load_data",
+    "load_importance",
+    "load_model",
+    "prune",
+    "quantize",
+]

@@ -198,7 +198,7 @@ def sampled_class_seed(
 
 def regression_seed(head: Head, values: Array, directions: Array) -> Array:
     """Cotangents √2·ε: squared gradients then estimate 2 E[∇f ∇fᵀ], eq. (5), for D ≈ ½ Σ h Δ²."""
-    return (np.sqrt(2.0) * directions).reshape(values.shape)
+    return np.asarray(np.sqrt(2.0) * directions).reshape(values.shape)
 
 
 def positions(head: Head, shape: Sequence[int]) -> tuple[int, int]:

@@ -1,1 +1,34 @@
-"""The command line."""
+"""The command line: exit codes, and errors as messages."""
+
+import logging
+import sys
+
+import click
+
+from onnxrd.cli.commands import onnxrd
+from onnxrd.cli.console import stderr
+from onnxrd.errors import OnnxrdError
+
+INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 no gain, 4 verification failed."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    verbose = "-v" in arguments or "--verbose" in arguments
+    logging.basicConfig(format="%(name)s: %(message)s")
+    logging.getLogger("onnxrd").setLevel(logging.DEBUG if verbose else logging.WARNING)
+    try:
+        onnxrd.main(arguments, prog_name="onnxrd", standalone_mode=False)
+    except OnnxrdError as error:
+        _fail(str(error), error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; nothing was written.", INTERRUPTED)
+
+
+def _fail(message: str, code: int) -> None:
+    stderr().print(f"error: {message}", style="bold red", markup=False, soft_wrap=True)
+    sys.exit(code)

@@ -1,5 +1,17 @@
 """Quantizers: (weight, importance, setting) → `Quantized`. One file each, pure numpy."""
 
+from onnxrd.quantizers.kmeans import weighted_kmeans
+from onnxrd.quantizers.measures import rule1_residual, weighted_distortion
+from onnxrd.quantizers.pruning import prune, prune_and_quantize
 from onnxrd.quantizers.quantized import Codebook, Quantized, Sparse
 
-__all__ = ["Codebook", "Quantized", "Sparse"]
+__all__ = [
+    "Codebook",
+    "Quantized",
+    "Sparse",
+    "prune",
+    "prune_and_quantize",
+    "rule1_residual",
+    "weighted_distortion",
+    "weighted_kmeans",
+]

@@ -16,7 +16,8 @@ class Codebook:
 
     Attributes:
         codes:  [*weight], unsigned integers (uint8 up to 256 levels, else uint16), all < L.
-        levels: [L], the dtype of the weight, ascending; a level that is exactly 0.0 is a pruned one.
+        levels: [L], the dtype of the weight, ascending; a level that is exactly 0.0 is a pruned
+                one.
     """
 
     codes: Array

@@ -1,0 +1,5 @@
+"""`python -m onnxrd`."""
+
+from onnxrd.cli import main
+
+main()

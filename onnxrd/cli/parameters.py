@@ -1,0 +1,114 @@
+"""Parameters that several commands share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from onnxrd.cli.console import progress_bar
+from onnxrd.encodings import ENCODINGS
+from onnxrd.importance import Estimator
+from onnxrd.options import Options
+from onnxrd.progress import silent
+
+Command = Callable[..., Any]
+FILE = click.Path(path_type=Path)
+
+
+def _all(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def apply(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return apply
+
+
+common = _all(
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON document."),
+    click.option("-q", "--quiet", is_flag=True, help="No progress, no warnings."),
+    click.option("-v", "--verbose", is_flag=True, help="Say more about what is going on."),
+)
+
+data = _all(
+    click.option(
+        "--data",
+        metavar="DATA",
+        help="Calibration data: an .npz keyed by input name (with `labels` if you have them), a "
+        "folder of .npz files, test_data_set_* folders, or script.py:function.",
+    ),
+    click.option(
+        "--samples",
+        type=click.IntRange(min=1),
+        default=512,
+        show_default=True,
+        help="Take so many of the samples, at random.",
+    ),
+    click.option("--seed", default=0, show_default=True, help="Of every random choice."),
+    click.option(
+        "--threads", type=click.IntRange(min=0), default=0, help="For onnxruntime; 0: its choice."
+    ),
+    click.option(
+        "--task",
+        type=click.Choice(["classification", "regression"]),
+        help="What the outputs are, if the end of the graph does not show it.",
+    ),
+)
+
+estimation = _all(
+    click.option(
+        "--objective",
+        type=click.Choice(["fisher", "regression", "identity"]),
+        default="fisher",
+        show_default=True,
+        help="What the importance of a weight is: Fisher information, the same for squared "
+        "error, or 1 (the baseline).",
+    ),
+    click.option(
+        "--estimator",
+        type=click.Choice(["rademacher", "exact", "sampled"]),
+        default="rademacher",
+        show_default=True,
+        help="How the sum over classes is taken.",
+    ),
+    click.option(
+        "--probes",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Random probes for each sample.",
+    ),
+    click.option("--temperature", type=float, default=1.0, show_default=True, help="Of softmax."),
+)
+
+compression = _all(
+    click.option("-o", "--output", type=FILE, required=True, help="File to write."),
+    click.option("--importance", type=FILE, help="Importance measured by `onnxrd importance`."),
+    click.option("--exclude", multiple=True, metavar="GLOB", help="Weights to leave alone."),
+    click.option(
+        "--encoding",
+        type=click.Choice([encoding.name for encoding in ENCODINGS]),
+        help="Store all weights this way. [default: the smallest for each]",
+    ),
+    click.option("--force", is_flag=True, help="Write the output even if it is not smaller."),
+)
+
+
+def options(**chosen: Any) -> Options:
+    """The shared settings of a command line."""
+    estimator = Estimator(
+        chosen["estimator"], chosen["probes"], chosen["temperature"], chosen["seed"]
+    )
+    return Options(
+        objective=chosen["objective"],
+        estimator=estimator,
+        task=chosen["task"],
+        samples=chosen["samples"],
+        seed=chosen["seed"],
+        exclude=chosen.get("exclude", ()),
+        encoding=chosen.get("encoding"),
+        force=chosen.get("force", False),
+        threads=chosen["threads"],
+        track=silent if chosen["quiet"] else progress_bar,
+    )

@@ -1,0 +1,39 @@
+"""A weight whose entries are all equal: ConstantOfShape, no bits at all. Opset 9."""
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+
+from onnxrd.encodings.encoding import Encoding
+from onnxrd.encodings.fragment import Builder, Fragment
+from onnxrd.encodings.gap import nonzero
+from onnxrd.encodings.slot import Slot
+from onnxrd.quantizers import Codebook, Quantized
+
+
+def _accepts(quantized: Quantized, slot: Slot) -> bool:
+    if slot.opset < 9 or 0 in quantized.shape:
+        return False
+    if isinstance(quantized, Codebook):
+        return int(np.count_nonzero(quantized.counts)) == 1
+    return not nonzero(quantized.values).any()
+
+
+def _encode(quantized: Quantized, slot: Slot) -> Fragment:
+    if isinstance(quantized, Codebook):
+        value = quantized.levels[quantized.codes.ravel()[:1]]
+    else:
+        value = np.zeros(1, quantized.values.dtype)
+    builder = Builder(slot)
+    builder.node(
+        onnx.helper.make_node(
+            "ConstantOfShape",
+            [builder.shape(quantized.shape)],
+            [slot.output],
+            value=onnx.numpy_helper.from_array(value),
+        )
+    )
+    return builder.build("fill", quantized)
+
+
+FILL = Encoding("fill", _accepts, _encode)

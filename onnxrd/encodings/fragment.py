@@ -1,0 +1,181 @@
+"""What takes the place of one weight in a graph, and its exact price."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxrd.encodings import wire
+from onnxrd.encodings.slot import Slot
+from onnxrd.quantizers import Codebook, Quantized
+
+Array = NDArray[Any]
+
+DOMAIN = "onnxrd"
+"""Domain of the functions that decode."""
+
+Shared = ir.TensorProtocol | onnx.FunctionProto | onnx.OperatorSetIdProto
+"""Something that a model needs once, whatever the number of weights that use it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fragment:
+    """What an encoding puts in a graph in place of one weight.
+
+    Attributes:
+        encoding: name of the encoding.
+        output: name of the value that holds the decoded weight.
+        nodes:  in topological order; they read tensors, shared tensors and one another.
+        tensors: name → tensor, of this weight alone. Packed when read, so that a fragment that
+            is only priced costs no memory.
+        shared: name → what all weights of the model share. Equal names, equal content.
+        constants: tensors go into Constant nodes, for want of initializers that are not inputs.
+    """
+
+    encoding: str
+    output: str
+    nodes: tuple[onnx.NodeProto, ...]
+    tensors: Mapping[str, ir.TensorProtocol]
+    shared: Mapping[str, Shared]
+    constants: bool
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of the file that this weight alone takes: nodes and tensors with their names."""
+        nodes = sum(wire.node_nbytes(node) for node in self.nodes)
+        return nodes + sum(self._tensor_nbytes(name, t) for name, t in self.tensors.items())
+
+    @cached_property
+    def shared_nbytes(self) -> Mapping[str, int]:
+        """Bytes of the file that each shared part takes, once in a model."""
+        return {name: self._shared_nbytes(name, part) for name, part in self.shared.items()}
+
+    def _tensor_nbytes(self, name: str, tensor: ir.TensorProtocol) -> int:
+        return (wire.constant_nbytes if self.constants else wire.initializer_nbytes)(name, tensor)
+
+    def _shared_nbytes(self, name: str, part: Shared) -> int:
+        if isinstance(part, onnx.FunctionProto):
+            return wire.function_nbytes(part)
+        if isinstance(part, onnx.OperatorSetIdProto):
+            return wire.opset_import_nbytes(part)
+        return self._tensor_nbytes(name, part)
+
+
+@dataclass
+class Builder:
+    """Collects the parts of a fragment; every method that adds a tensor returns its name.
+
+    Attributes:
+        slot: the place of the weight.
+    """
+
+    slot: Slot
+    _nodes: list[onnx.NodeProto] = field(default_factory=list)
+    _tensors: dict[str, ir.TensorProtocol] = field(default_factory=dict)
+    _shared: dict[str, Shared] = field(default_factory=dict)
+
+    def tensor(self, name: str, array: Array) -> str:
+        """A tensor of this weight."""
+        self._tensors[name] = ir.tensor(array)
+        return name
+
+    def packed(
+        self, name: str, dtype: np.dtype[Any], shape: Sequence[int], pack: Callable[[], Array]
+    ) -> str:
+        """A big tensor of this weight that `pack` makes when it is written."""
+        self._tensors[name] = ir.LazyTensor(
+            lambda: ir.tensor(pack()), ir.DataType.from_numpy(dtype), ir.Shape(shape)
+        )
+        return name
+
+    def shape(self, shape: tuple[int, ...]) -> str:
+        """The shape of the weight as a tensor, in varints: 16 bytes for [64, 64, 3, 3]."""
+        proto = onnx.TensorProto(data_type=onnx.TensorProto.INT64, dims=[len(shape)])
+        proto.int64_data.extend(shape)
+        tensor = ir.serde.TensorProtoTensor(proto)
+        name = f"{self.slot.stem}s" if self.slot.inner else self.slot.shape
+        (self._tensors if self.slot.inner else self._shared)[name] = tensor
+        return name
+
+    def shared_tensor(self, name: str, array: Array) -> str:
+        """A tensor that all weights of the model share, its content given by its name."""
+        self._shared[name] = ir.tensor(array)
+        return name
+
+    def node(self, node: onnx.NodeProto) -> None:
+        """A standard operator."""
+        self._nodes.append(node)
+
+    def call(
+        self,
+        function: onnx.FunctionProto,
+        inputs: Sequence[str],
+        output: str,
+        *,
+        inline: bool = False,
+    ) -> None:
+        """A call of a function; its nodes instead on demand, or if the model can have no functions.
+
+        Equal names, equal functions: a body that depends on more than the opset must be inline.
+        """
+        if self.slot.has_functions and not inline:
+            self._shared[f"{DOMAIN}::{function.name}"] = function
+            self._shared[DOMAIN] = onnx.OperatorSetIdProto(domain=DOMAIN, version=1)
+            self.node(
+                onnx.NodeProto(op_type=function.name, domain=DOMAIN, input=inputs, output=[output])
+            )
+            return
+        names = dict(zip((*function.input, *function.output), (*inputs, output)))
+        for node in function.node:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[:] = [names[name] for name in node.input]
+            copy.output[:] = [names.setdefault(n, self.slot.stem + n) for n in node.output]
+            self.node(copy)
+
+    def include(self, fragment: Fragment) -> str:
+        """The parts of another fragment, which decodes to an input of what follows."""
+        self._nodes.extend(fragment.nodes)
+        self._tensors |= fragment.tensors
+        self._shared |= fragment.shared
+        return fragment.output
+
+    def build(self, encoding: str, quantized: Quantized) -> Fragment:
+        """The fragment, its last node annotated for viewers such as Netron."""
+        if self._nodes and not self.slot.inner:
+            notes = self._nodes[-1].metadata_props
+            notes.add(key="encoding", value=encoding)
+            if isinstance(quantized, Codebook):
+                notes.add(key="levels", value=str(len(quantized.levels)))
+            bits = 8 * sum(tensor.nbytes for tensor in self._tensors.values())
+            notes.add(key="bits", value=f"{bits / max(1, math.prod(quantized.shape)):.2f}")
+        return Fragment(
+            encoding,
+            self.slot.output,
+            tuple(self._nodes),
+            self._tensors,
+            self._shared,
+            constants=not self.slot.has_initializers,
+        )
+
+
+@cache
+def decoder(opset: int, signature: str, body: str) -> onnx.FunctionProto:
+    """A function of the domain `onnxrd`, from ONNX's own text format.
+
+    Args:
+        opset: version of the standard operators, that of the model.
+        signature: such as `lookup (q, l) => (w)`.
+        body: the nodes. Inner values must not be named like those of a function that the same
+            weight calls too.
+    """
+    text = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n{signature} {{\n{body}\n}}'
+    parsed = ir.serde.deserialize_function(onnx.parser.parse_function(text))
+    return ir.serde.serialize_function(parsed)  # drops the empty fields that the parser sets

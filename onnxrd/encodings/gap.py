@@ -1,0 +1,166 @@
+"""Sparse weights: the distance from each nonzero entry to the next, and their values. Opset 11.
+
+`positions = CumSum(gaps)`, `weight = Reshape(ScatterElements(zeros, positions, values), shape)`.
+The first gap is the position of the first nonzero entry. A gap that is too long for its type is
+bridged by entries of value zero. Gaps take 8 bits (up to 255), 4 (up to 15), 2.67 (up to 5) or
+2 (up to 3), whatever is least in all. The values of a codebook are stored in whatever encoding is
+the cheapest for them; without the zero level, unless a bridge needs it.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnxrd.encodings.byte_codes import BYTE_CODES
+from onnxrd.encodings.byte_lut import BYTE_LUT
+from onnxrd.encodings.encoding import Encoding
+from onnxrd.encodings.fragment import Array, Builder, Fragment, decoder
+from onnxrd.encodings.lut import bits_a_code
+from onnxrd.encodings.native_int4 import NATIVE_INT4, native_dtype
+from onnxrd.encodings.slot import Slot
+from onnxrd.encodings.word_lut import WORD_LUT
+from onnxrd.quantizers import Codebook, Quantized, Sparse
+
+LONGEST = (255, 15, 5, 3)
+"""The longest gaps to choose from: a byte holds 1, 2, 3 or 4 of the symbols 0…longest."""
+
+VALUES = (BYTE_LUT, NATIVE_INT4, BYTE_CODES, WORD_LUT)
+"""How the values of a codebook may be stored; those of a `Sparse` are stored as they are."""
+
+_ZEROS = {"float32": "float", "float16": "float16", "float64": "double"}
+
+
+def nonzero(values: Array) -> NDArray[np.bool_]:
+    """Where an entry is anything but +0.0: -0.0 has to be stored to come back as it was."""
+    return np.asarray((values != 0) | np.signbit(values), np.bool_)
+
+
+def bridged(positions: NDArray[np.int64], longest: int) -> tuple[Array, NDArray[np.bool_]]:
+    """Gaps between positions, with bridges where they would be longer than `longest`.
+
+    Args:
+        positions: [k], ascending, k > 0.
+        longest: the longest gap.
+
+    Returns:
+        gaps: [k + bridges], uint8, summing up to the positions of entries and bridges.
+        real: [k + bridges], False for a bridge.
+    """
+    gaps = np.diff(positions, prepend=0)
+    bridges = np.maximum(gaps - 1, 0) // longest
+    ends = np.cumsum(bridges + 1) - 1
+    result = np.full(ends[-1] + 1, longest, np.uint8)
+    result[ends] = gaps - bridges * longest
+    real = np.zeros(len(result), bool)
+    real[ends] = True
+    return result, real
+
+
+def _decoder(slot: Slot, dtype: np.dtype[Any]) -> onnx.FunctionProto:
+    """The function (gaps [k], values [k], shape) → [*weight]."""
+    suffix = "" if dtype == np.float32 else str(8 * dtype.itemsize)
+    return decoder(
+        slot.opset,
+        f"gap{suffix} (g, v, s) => (w)",
+        f"""
+        x = Constant<value = int64 {{0}}>()
+        d = Cast<to: int = 6>(g)
+        i = CumSum(d, x)
+        n = ReduceProd(s)
+        e = ConstantOfShape<value = {_ZEROS[dtype.name]}[1] {{0}}>(n)
+        f = ScatterElements(e, i, v)
+        w = Reshape(f, s)""",
+    )
+
+
+def _zero_code(codebook: Codebook) -> int | None:
+    """The code of the level +0.0."""
+    found = np.flatnonzero(~nonzero(codebook.levels))
+    return int(found[0]) if len(found) else None
+
+
+def _is_stored(quantized: Quantized) -> NDArray[np.bool_]:
+    """[n], which entries are not +0.0; all of them if a codebook has no such level."""
+    if isinstance(quantized, Sparse):
+        return nonzero(quantized.values.ravel())
+    zero = _zero_code(quantized)
+    return np.ones(quantized.codes.size, bool) if zero is None else quantized.codes.ravel() != zero
+
+
+def _accepts(quantized: Quantized, slot: Slot) -> bool:
+    dtype = (quantized.levels if isinstance(quantized, Codebook) else quantized.values).dtype
+    if slot.opset < 11 or dtype.name not in _ZEROS or math.prod(quantized.shape) >= 2**31:
+        return False
+    stored = int(np.count_nonzero(_is_stored(quantized)))
+    return 0 < stored < math.prod(quantized.shape)
+
+
+def _values(quantized: Quantized, stored: NDArray[np.bool_], real: NDArray[np.bool_]) -> Quantized:
+    """[k + bridges], the values of the stored entries and zeros for the bridges."""
+    if isinstance(quantized, Sparse):
+        values = np.zeros(len(real), quantized.values.dtype)
+        values[real] = quantized.values.ravel()[stored]
+        return Sparse(values)
+    zero = _zero_code(quantized)
+    assert zero is not None
+    codes = np.full(len(real), zero, quantized.codes.dtype)
+    codes[real] = quantized.codes.ravel()[stored]
+    if not real.all():
+        return Codebook(codes, quantized.levels)
+    codes -= codes > zero
+    narrow = codes.astype(np.uint8) if len(quantized.levels) <= 257 else codes
+    return Codebook(narrow, np.delete(quantized.levels, zero))
+
+
+def _longest(quantized: Quantized, positions: NDArray[np.int64]) -> int:
+    """Which of `LONGEST` needs the fewest bits in all."""
+    gaps = np.maximum(np.diff(positions, prepend=0) - 1, 0)
+
+    def bits(longest: int) -> float:
+        bridges = int((gaps // longest).sum())
+        if isinstance(quantized, Sparse):
+            value = 8.0 * quantized.values.itemsize
+        else:
+            value = bits_a_code(len(quantized.levels) - (not bridges))
+        return (len(gaps) + bridges) * (bits_a_code(longest + 1) + value)
+
+    return min(LONGEST, key=bits)
+
+
+def _add_gaps(builder: Builder, gaps: Array, longest: int) -> str:
+    """The gaps as an integer tensor, decoded or of a type that Cast knows."""
+    slot = builder.slot.part("g")
+    native = native_dtype(longest + 1, slot)
+    if longest == 255:
+        return builder.tensor(slot.output, gaps)
+    if native is not None:
+        return builder.packed(slot.output, native, gaps.shape, lambda: gaps.astype(native))
+    symbols = Codebook(gaps, np.arange(longest + 1, dtype=np.uint8))
+    return builder.include(BYTE_LUT.encode(symbols, slot))
+
+
+def _encode(quantized: Quantized, slot: Slot) -> Fragment:
+    stored = _is_stored(quantized)
+    positions = np.flatnonzero(stored)
+    longest = _longest(quantized, positions)
+    gaps, real = bridged(positions, longest)
+    values = _values(quantized, stored, real)
+    builder = Builder(slot)
+    gap_name = _add_gaps(builder, gaps, longest)
+    part = slot.part("v")
+    if isinstance(values, Sparse):
+        value_name = builder.tensor(part.output, values.values)
+        dtype = values.values.dtype
+    else:
+        options = (e.encode(values, part) for e in VALUES if e.accepts(values, part))
+        value_name = builder.include(min(options, key=lambda fragment: fragment.nbytes))
+        dtype = values.levels.dtype
+    inputs = (gap_name, value_name, builder.shape(quantized.shape))
+    builder.call(_decoder(slot, dtype), inputs, slot.output)
+    return builder.build("gap", quantized)
+
+
+GAP = Encoding("gap", _accepts, _encode)

@@ -1,0 +1,137 @@
+"""All encodings, and the cheapest of those that are legal."""
+
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+
+from onnxrd.encodings.byte_codes import BYTE_CODES
+from onnxrd.encodings.byte_lut import BYTE_LUT
+from onnxrd.encodings.dense import DENSE
+from onnxrd.encodings.encoding import Encoding
+from onnxrd.encodings.fill import FILL
+from onnxrd.encodings.fragment import Fragment
+from onnxrd.encodings.gap import GAP
+from onnxrd.encodings.native_int4 import NATIVE_INT4
+from onnxrd.encodings.slot import Slot
+from onnxrd.encodings.word_lut import WORD_LUT
+from onnxrd.errors import SettingError
+from onnxrd.quantizers import Codebook, Quantized
+
+ENCODINGS: tuple[Encoding, ...] = (
+    DENSE,
+    FILL,
+    NATIVE_INT4,
+    BYTE_LUT,
+    BYTE_CODES,
+    WORD_LUT,
+    GAP,
+)
+"""Of equally cheap ones the first is taken: the simplest decoder."""
+
+
+def options(quantized: Quantized, slot: Slot, *, force: str | None = None) -> tuple[Fragment, ...]:
+    """The weight in every encoding that is legal in its model, in the order of `ENCODINGS`.
+
+    Levels that no weight has are dropped first.
+
+    Args:
+        quantized: the weight.
+        slot: its place.
+        force: name of the only encoding to consider.
+
+    Raises:
+        SettingError: `force` is not legal here.
+    """
+    quantized = _without_unused_levels(quantized)
+    legal = [e for e in ENCODINGS if e.accepts(quantized, slot)]
+    if force is not None:
+        names = ", ".join(e.name for e in legal)
+        legal = [e for e in legal if e.name == force]
+        if not legal:
+            raise SettingError(
+                f"weight {slot.output!r} cannot be stored as {force!r} in a model of opset "
+                f"{slot.opset} and IR version {slot.ir_version}. Choose one of: {names}."
+            )
+    return tuple(encoding.encode(quantized, slot) for encoding in legal)
+
+
+def cheapest(
+    quantized: Quantized,
+    slot: Slot,
+    *,
+    force: str | None = None,
+    paid: Collection[str] | None = None,
+) -> Fragment:
+    """The encoding of one weight that takes the fewest bytes.
+
+    Args:
+        quantized: the weight.
+        slot: its place in its model.
+        force: name of the encoding to take instead.
+        paid: names of shared parts that are in the model anyway; None: all of them are.
+
+    Returns:
+        Its fragment; of equally cheap ones the first in `ENCODINGS`.
+
+    Raises:
+        SettingError: `force` is not legal here; the message says what would be.
+    """
+    return min(options(quantized, slot, force=force), key=lambda f: _price(f, paid))
+
+
+def cheapest_together(
+    quantized: Mapping[str, Quantized], slots: Mapping[str, Slot], *, force: str | None = None
+) -> dict[str, Fragment]:
+    """The encodings of all weights of a model that take the fewest bytes together.
+
+    What is shared is paid once, so that the cheapest for each weight need not be the cheapest for
+    all: a function of 400 bytes is not worth a single small weight. Starts with each weight's own
+    best and gives up one shared part after another as long as the sum falls.
+
+    Raises:
+        SettingError: `force` is not legal for one of the weights.
+    """
+    table = {name: options(q, slots[name], force=force) for name, q in quantized.items()}
+    banned: set[str] = set()
+    best = _choose(table, banned)
+    while True:
+        in_use = sorted({key for fragment in best.values() for key in fragment.shared} - banned)
+        trials = [(key, _choose(table, banned | {key})) for key in in_use]
+        key, trial = min(trials, key=lambda t: together_nbytes(t[1].values()), default=("", best))
+        if together_nbytes(trial.values()) >= together_nbytes(best.values()):
+            return best
+        banned.add(key)
+        best = trial
+
+
+def together_nbytes(fragments: Iterable[Fragment]) -> int:
+    """Bytes that fragments of one model take, what they share counted once."""
+    shared: dict[str, int] = {}
+    own = 0
+    for fragment in fragments:
+        own += fragment.nbytes
+        shared |= fragment.shared_nbytes
+    return own + sum(shared.values())
+
+
+def _choose(table: Mapping[str, tuple[Fragment, ...]], banned: set[str]) -> dict[str, Fragment]:
+    """Each weight's cheapest that needs nothing banned; any, where all do."""
+    return {
+        name: min(fragments, key=lambda f: (not banned.isdisjoint(f.shared), f.nbytes))
+        for name, fragments in table.items()
+    }
+
+
+def _price(fragment: Fragment, paid: Collection[str] | None) -> int:
+    if paid is None:
+        return fragment.nbytes
+    return fragment.nbytes + sum(n for k, n in fragment.shared_nbytes.items() if k not in paid)
+
+
+def _without_unused_levels(quantized: Quantized) -> Quantized:
+    if not isinstance(quantized, Codebook) or quantized.counts.all():
+        return quantized
+    used = quantized.counts > 0
+    dtype = np.uint8 if used.sum() <= 256 else np.uint16
+    renumbered = (np.cumsum(used) - 1).astype(dtype)
+    return Codebook(renumbered[quantized.codes], quantized.levels[used])

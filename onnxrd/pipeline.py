@@ -1,0 +1,278 @@
+"""Where the rooms meet: a model and data in, a smaller verified model out.
+
+::
+
+    model.onnx ──load──► Model ──find_weights──► weights
+    data ──► Calibration ──fisher──► Importance ┐
+    weights ────────────────────────────────────┴─quantizers─► Quantized ──encodings──► fragments
+    Model + fragments ──write──► file ──verify, evaluate──► Result
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxrd import encodings, quantizers
+from onnxrd.calibration import Calibration
+from onnxrd.calibration import load as load_data
+from onnxrd.errors import SettingError, TargetError
+from onnxrd.evaluation import count_parameters, evaluate, example_feeds, verify
+from onnxrd.graph.model import Model, atomic_output, load, save
+from onnxrd.graph.weights import Weight, find_weights
+from onnxrd.importance import Importance, fisher, identity, load_importance
+from onnxrd.options import Options
+from onnxrd.quantizers import Codebook, Quantized
+from onnxrd.report.result import Layer, Result
+
+PathLike = str | os.PathLike[str]
+Quantizer = Callable[[Sequence[Weight], Importance], Iterator[Quantized]]
+"""Weights and what errors in them cost → one approximation of each, in the same order."""
+
+
+def quantize(
+    model: PathLike,
+    output: PathLike,
+    *,
+    clusters: int = 16,
+    keep: float = 1.0,
+    data: Any = None,
+    importance: PathLike | Importance | None = None,
+    options: Options | None = None,
+) -> Result:
+    """Replace every weight's values by a few levels, found by importance-weighted k-means.
+
+    Args:
+        model: path of the original.
+        output: path to write; never the original.
+        clusters: levels of each weight's codebook.
+        keep: share of each weight's entries that may be other than zero; below 1 the rest is
+            pruned and one level is zero.
+        data: calibration data in any form that `onnxrd.calibration.load` takes.
+        importance: measured before, instead of by way of the data; a path or a value.
+        options: see there.
+
+    Raises:
+        OnnxrdError: see `onnxrd.errors`; nothing has been written then.
+    """
+    if clusters < 2:
+        raise SettingError(f"{clusters} clusters cannot hold a weight. Take 2 or more.")
+
+    def quantizer(weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
+        for weight in weights:
+            array, cost = weight.array(), h.of(weight.name, weight.shape)
+            if keep == 1:
+                yield quantizers.weighted_kmeans(array, cost, clusters)
+            else:
+                yield quantizers.prune_and_quantize(array, cost, keep, clusters)
+
+    return _compress(model, output, quantizer, data, importance, options or Options())
+
+
+def prune(
+    model: PathLike,
+    output: PathLike,
+    *,
+    keep: float,
+    scope: Literal["layer", "global"] = "layer",
+    data: Any = None,
+    importance: PathLike | Importance | None = None,
+    options: Options | None = None,
+) -> Result:
+    """Set the weights that matter least, by h·w², to zero and keep the others as they are.
+
+    Args:
+        model: path of the original.
+        output: path to write; never the original.
+        keep: share of the weights to keep.
+        scope: the same share in every layer (as in the paper), or one threshold for all.
+        data: as for `quantize`.
+        importance: as for `quantize`.
+        options: see there.
+
+    Raises:
+        OnnxrdError: see `onnxrd.errors`; nothing has been written then.
+    """
+
+    def quantizer(weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
+        arrays = {w.name: w.array() for w in weights}
+        costs = {w.name: h.of(w.name, w.shape) for w in weights}
+        pruned = quantizers.prune(arrays, costs, keep, scope=scope)
+        yield from (pruned[w.name] for w in weights)
+
+    return _compress(model, output, quantizer, data, importance, options or Options())
+
+
+def measure_importance(model: Model, data: Calibration, options: Options) -> Importance:
+    """Importance as the options ask for it.
+
+    Raises:
+        ImportanceError, CalibrationError: see `onnxrd.importance.fisher`.
+    """
+    if options.objective == "identity":
+        return identity(model)
+    return fisher(
+        model,
+        data,
+        estimator=options.estimator,
+        task="regression" if options.objective == "regression" else options.task,
+        threads=options.threads,
+        track=options.track,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A model to compress, with what guides it."""
+
+    model: Model
+    data: Calibration | None
+    importance: Importance
+    options: Options
+    warnings: tuple[str, ...]
+
+
+def _compress(
+    model: PathLike,
+    output: PathLike,
+    quantizer: Quantizer,
+    data: Any,
+    importance: PathLike | Importance | None,
+    options: Options,
+) -> Result:
+    """Quantize every weight, write, verify, measure; only then the output appears."""
+    original, path = load(model), Path(output)
+    weights, skipped = _choose(find_weights(original), options.exclude)
+    if not weights:
+        raise TargetError(f"{original.path} has no weights to compress: see `onnxrd inspect`.")
+    with atomic_output(path, never=original.files) as temporary:
+        job = _prepare(original, data, importance, options)
+        pairs = zip(weights, quantizer(weights, job.importance))
+        tracked = options.track(pairs, "quantizing", len(weights))
+        layers = _write(job, {weight: quantized for weight, quantized in tracked}, temporary)
+        written = load(temporary)
+        if written.nbytes >= original.nbytes and not options.force:
+            raise TargetError(
+                f"the result would take {written.nbytes} bytes, the original takes "
+                f"{original.nbytes}: nothing was written. Take fewer clusters or keep less, or "
+                "insist with --force."
+            )
+        result = Result(
+            path,
+            tuple(layers),
+            skipped | _left_dense(weights, layers),
+            (original.nbytes, written.nbytes),
+            count_parameters(original),
+            job.importance.about(),
+            sum(layer.distortion for layer in layers) if job.importance.in_nats else None,
+            _measure(job, written),
+            job.warnings,
+        )
+    return result
+
+
+def _choose(found: Sequence[Weight], exclude: Sequence[str]) -> tuple[list[Weight], dict[str, str]]:
+    """Weights to compress, and the other floating-point constants with their reasons."""
+    for pattern in exclude:
+        if not any(fnmatchcase(w.name, pattern) for w in found):
+            raise SettingError(
+                f"--exclude {pattern!r} matches no weight. `onnxrd inspect` lists their names."
+            )
+    excluded = {w.name for w in found if any(fnmatchcase(w.name, p) for p in exclude)}
+    chosen = [w for w in found if not w.skip and w.name not in excluded]
+    others = {
+        w.name: w.skip or "excluded"
+        for w in found
+        if (w.skip or w.name in excluded) and w.dtype.kind not in "iub"
+    }
+    return chosen, others
+
+
+def _prepare(
+    model: Model, data: Any, importance: PathLike | Importance | None, options: Options
+) -> _Job:
+    """Importance from a file, from the data, or none, with what has to be said about it."""
+    samples = None
+    if data is not None:
+        samples = load_data(data, model.inputs, samples=options.samples, seed=options.seed)
+    warnings = []
+    if isinstance(importance, Importance):
+        h = importance
+    elif importance is not None:
+        h = load_importance(Path(importance), model)
+    elif samples is not None:
+        h = measure_importance(model, samples, options)
+    else:
+        h = identity(model)
+        warnings.append(
+            "no calibration data: all weights are taken to be alike (plain magnitude), and the "
+            "damage is NOT measured. Give --data."
+        )
+    if h.proxies:
+        warnings.append(
+            f"{len(h.proxies)} weights have no measured importance, the mean of the others stands "
+            f"in for it: {'; '.join(sorted(set(h.proxies.values())))}."
+        )
+    return _Job(model, samples, h, options, tuple(warnings))
+
+
+def _write(job: _Job, done: Mapping[Weight, Quantized], path: Path) -> list[Layer]:
+    """Write the compressed model and verify the file against its dense equivalent."""
+    smaller, dense = job.model.clone(), job.model.prepared()
+    by_name = {weight.name: quantized for weight, quantized in done.items()}
+    slots = encodings.slots(smaller, by_name)
+    fragments = encodings.cheapest_together(by_name, slots, force=job.options.encoding)
+    if job.options.encoding is None:
+        fragments = {n: f for n, f in fragments.items() if f.encoding != "dense"}
+    encodings.write(smaller, fragments)
+    save(smaller, path)
+    layers = []
+    for weight, quantized in done.items():
+        if weight.name in fragments:
+            approximation = quantized.dequantize()
+            dense.graph.initializers[weight.name].const_value = ir.tensor(approximation)
+            layers.append(_layer(job, weight, quantized, fragments[weight.name]))
+    feeds = next(iter(job.data.batches(4))).feeds if job.data else example_feeds(job.model.inputs)
+    verify(path, dense, job.model.path.parent, feeds)
+    return layers
+
+
+def _layer(job: _Job, weight: Weight, quantized: Quantized, fragment: encodings.Fragment) -> Layer:
+    approximation = quantized.dequantize()
+    h = job.importance.of(weight.name, weight.shape)
+    return Layer(
+        weight.name,
+        weight.role,
+        weight.shape,
+        len(quantized.levels) if isinstance(quantized, Codebook) else None,
+        float(np.count_nonzero(approximation)) / weight.size,
+        fragment.encoding,
+        fragment.nbytes,
+        8 * fragment.nbytes / weight.size,
+        quantizers.weighted_distortion(weight.array(), approximation, h),
+        job.importance.proxies.get(weight.name, ""),
+    )
+
+
+def _left_dense(weights: Sequence[Weight], layers: Sequence[Layer]) -> dict[str, str]:
+    done = {layer.name for layer in layers}
+    return {w.name: "no encoding of it is smaller" for w in weights if w.name not in done}
+
+
+def _measure(job: _Job, written: Model) -> Any:
+    if job.data is None:
+        return None
+    return evaluate(
+        job.model,
+        written,
+        job.data,
+        task=job.options.task,
+        timed=False,
+        threads=job.options.threads,
+        track=job.options.track,
+    )

@@ -1,0 +1,80 @@
+"""What a quantizer minimises, the rule that shows it did, and the check of what it is given."""
+
+import numpy as np
+
+from onnxrd.errors import ImportanceError, ModelError
+from onnxrd.quantizers.quantized import Array
+
+_DTYPES = (np.float16, np.float32, np.float64)
+
+
+def weighted_distortion(weight: Array, approximation: Array, importance: Array | None) -> float:
+    """Predicted distortion of an approximated weight, summed in float64.
+
+    D = ½ Σ h_i (w_i - ŵ_i)²   (Gao et al. 2019, golden rule 2)
+
+    Args:
+        weight: [*weight].
+        approximation: [*weight].
+        importance: [*weight], nats per weight²; None stands for one everywhere.
+
+    Returns: nats.
+    """
+    error = np.subtract(weight, approximation, dtype=np.float64)
+    error *= error
+    return float(error.sum() if importance is None else (error * importance).sum()) / 2
+
+
+def rule1_residual(weight: Array, approximation: Array, importance: Array | None) -> float:
+    """How far an approximation is from golden rule 1; 0 for pruning and for k-means.
+
+    r = Σ h_i ŵ_i (w_i - ŵ_i) / Σ h_i ŵ_i²   (Gao et al. 2019, golden rule 1 divided by its scale)
+
+    Scaling ŵ by 1 + r is the best that a common factor can do.
+
+    Args:
+        weight: [*weight].
+        approximation: [*weight].
+        importance: [*weight], nats per weight²; None stands for one everywhere.
+
+    Returns: the residual, without unit; 0 if ŵ is zero wherever it matters.
+    """
+    error = np.subtract(weight, approximation, dtype=np.float64)
+    pull = approximation.astype(np.float64)
+    if importance is not None:
+        pull *= importance
+    energy = float((pull * approximation).sum())
+    return float((pull * error).sum()) / energy if energy > 0 else 0.0
+
+
+def checked_importance(weight: Array, importance: Array | None) -> Array:
+    """The importance to reckon with: ones if there is none.
+
+    Args:    weight, importance: [*weight].
+    Returns: [*weight], finite and >= 0.
+
+    Raises:
+        ModelError: the weight has another dtype than float16, float32 or float64, or is not finite.
+        ImportanceError: the importance has another shape, or is negative or not finite.
+    """
+    if weight.dtype not in _DTYPES:
+        raise ModelError(
+            f"a weight of type {weight.dtype} cannot be quantized: cast it to float32 first"
+        )
+    if not np.isfinite(weight).all():
+        raise ModelError(
+            "the weight holds NaN or infinite entries: repair the model or leave this weight out"
+        )
+    if importance is None:
+        return np.broadcast_to(np.float64(1), weight.shape)
+    if importance.shape != weight.shape:
+        raise ImportanceError(
+            f"importance has shape {importance.shape}, its weight {weight.shape}: "
+            "compute the importance again, from this model"
+        )
+    if not (np.isfinite(importance).all() and (importance >= 0).all()):
+        raise ImportanceError(
+            "importance holds negative, NaN or infinite entries: "
+            "compute it again, with fewer extreme calibration samples or in double precision"
+        )
+    return importance
