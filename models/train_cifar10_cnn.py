@@ -5,6 +5,7 @@ pixels; the classes in alphabetical order are the labels 0 to 9.
 """
 
 import io
+import itertools
 import tarfile
 from pathlib import Path
 
@@ -29,10 +30,10 @@ class Network(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1))
         self.register_buffer("scale", 1 / torch.tensor(DEVIATION).reshape(1, 3, 1, 1))
-        pairs = list(zip(CHANNELS, CHANNELS[1:]))
+        pairs = list(itertools.pairwise(CHANNELS))
         self.convolutions = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for _, b in pairs)
-        self.linear = nn.ModuleList(nn.Linear(a, b) for a, b in zip(HIDDEN, HIDDEN[1:]))
+        self.linear = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(HIDDEN))
         self.dropout = nn.Dropout(0.3)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -90,7 +91,9 @@ def _folded(network: Network) -> tuple[list[object], dict[str, Array]]:
     ]
     value = "scaled"
 
-    def add(op: str, name: str, *inputs: str, output: str | None = None, **attributes: object) -> str:
+    def add(
+        op: str, name: str, *inputs: str, output: str | None = None, **attributes: object
+    ) -> str:
         nodes.append(helper.make_node(op, inputs, [output or name], name=name, **attributes))
         return output or name
 
@@ -110,9 +113,7 @@ def _folded(network: Network) -> tuple[list[object], dict[str, Array]]:
         weights[f"{name}.weight"] = layer.weight.detach().numpy()
         weights[f"{name}.bias"] = layer.bias.detach().numpy()
         output = OUTPUT if last else name
-        value = add(
-            "Gemm", name, value, f"{name}.weight", f"{name}.bias", output=output, transB=1
-        )
+        value = add("Gemm", name, value, f"{name}.weight", f"{name}.bias", output=output, transB=1)
         value = value if last else add("Relu", f"relu_{name}", value)
     return nodes, weights
 

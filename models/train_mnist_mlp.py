@@ -3,6 +3,8 @@
 --data is an npz with x_train, x_test (uint8 [N, 28, 28]) and y_train, y_test (integers [N]).
 """
 
+import itertools
+
 import numpy as np
 import torch
 from common import INPUT, OUTPUT, arguments, fit, write
@@ -18,7 +20,7 @@ def main() -> None:
     rng = np.random.default_rng(options.seed)
     data = np.load(options.data)
     x_train, x_test = (data[k].reshape(-1, 784) for k in ("x_train", "x_test"))
-    layers = [torch.nn.Linear(a, b) for a, b in zip(SIZES, SIZES[1:])]
+    layers = [torch.nn.Linear(a, b) for a, b in itertools.pairwise(SIZES)]
     network = torch.nn.Sequential(
         Scale(), layers[0], torch.nn.ReLU(), layers[1], torch.nn.ReLU(), layers[2]
     )

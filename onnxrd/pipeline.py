@@ -21,7 +21,7 @@ import onnx_ir as ir
 from onnxrd import encodings, quantizers
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
-from onnxrd.errors import SettingError, TargetError
+from onnxrd.errors import CalibrationError, SettingError, TargetError
 from onnxrd.evaluation import count_parameters, evaluate, example_feeds, verify
 from onnxrd.graph.model import Model, atomic_output, load, save
 from onnxrd.graph.weights import Weight, find_weights
@@ -108,14 +108,16 @@ def prune(
     return _compress(model, output, quantizer, data, importance, options or Options())
 
 
-def measure_importance(model: Model, data: Calibration, options: Options) -> Importance:
-    """Importance as the options ask for it.
+def measure_importance(model: Model, data: Calibration | None, options: Options) -> Importance:
+    """Importance as the options ask for it; identity needs no data.
 
     Raises:
-        ImportanceError, CalibrationError: see `onnxrd.importance.fisher`.
+        ImportanceError, CalibrationError: see `onnxrd.importance.fisher`; or there are no data.
     """
     if options.objective == "identity":
         return identity(model)
+    if data is None:
+        raise CalibrationError("importance is measured on data: give --data.")
     return fisher(
         model,
         data,
@@ -162,7 +164,7 @@ def _compress(
                 f"{original.nbytes}: nothing was written. Take fewer clusters or keep less, or "
                 "insist with --force."
             )
-        result = Result(
+        return Result(
             path,
             tuple(layers),
             skipped | _left_dense(weights, layers),
@@ -173,7 +175,6 @@ def _compress(
             _measure(job, written),
             job.warnings,
         )
-    return result
 
 
 def _choose(found: Sequence[Weight], exclude: Sequence[str]) -> tuple[list[Weight], dict[str, str]]:

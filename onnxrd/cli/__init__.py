@@ -13,7 +13,7 @@ INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 failed, 2 usage, 3 no gain, 4 verification failed."""
+    """Run and exit: 0 done, 1 failed, 2 usage, 3 no gain, 4 verification of the output failed."""
     arguments = sys.argv[1:] if arguments is None else arguments
     verbose = "-v" in arguments or "--verbose" in arguments
     logging.basicConfig(format="%(name)s: %(message)s")

@@ -63,8 +63,6 @@ def importance(model: Path, output: Path, data: str | None, as_json: bool, **res
     onnxrd quantize model.onnx -o small.onnx --importance importance.npz
     """
     options = parameters.options(**rest)
-    if data is None and options.objective != "identity":
-        raise click.UsageError("--data is needed to measure importance.")
     loaded = load(model)
     samples = None
     if data is not None:

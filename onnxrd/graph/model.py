@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
+import onnx_ir
 import onnx_ir.passes.common as common_passes
 
 from onnxrd.errors import ModelError
@@ -30,7 +30,7 @@ class Model:
         path: where it was loaded from.
     """
 
-    ir: ir.Model
+    ir: onnx_ir.Model
     path: Path
 
     @property
@@ -69,11 +69,11 @@ class Model:
                 total.update(hashlib.file_digest(stream, "sha256").digest())
         return total.hexdigest()
 
-    def clone(self) -> ir.Model:
+    def clone(self) -> onnx_ir.Model:
         """A copy of the graph that may be edited; the weights themselves are shared."""
         return self.ir.clone()
 
-    def prepared(self) -> ir.Model:
+    def prepared(self) -> onnx_ir.Model:
         """A copy ready for analysis: functions inlined, Constant nodes as initializers.
 
         Values keep their names wherever they had one in the main graph.
@@ -97,7 +97,7 @@ def load(path: str | os.PathLike[str]) -> Model:
     if not path.is_file():
         raise ModelError(f"{path}: no such file. Give the path of an .onnx model.")
     try:
-        loaded = ir.load(path)
+        loaded = onnx_ir.load(path)
     except Exception as error:  # protobuf, onnx_ir and the OS each have exceptions of their own
         raise ModelError(
             f"{path} is not a readable ONNX model ({_first_line(error)}). "
@@ -109,11 +109,11 @@ def load(path: str | os.PathLike[str]) -> Model:
     return Model(loaded, path)
 
 
-def save(model: ir.Model, path: Path) -> None:
+def save(model: onnx_ir.Model, path: Path) -> None:
     """Write a model file; above 1.9 GB the weights go to `<name>.data` beside it."""
     size = sum(v.const_value.nbytes for v in _initializers(model) if v.const_value is not None)
     external = f"{path.name}.data" if size > EXTERNAL_DATA_ABOVE else None
-    ir.save(model, path, external_data=external, size_threshold_bytes=1024)
+    onnx_ir.save(model, path, external_data=external, size_threshold_bytes=1024)
 
 
 @contextmanager
@@ -148,7 +148,7 @@ def atomic_output(path: Path, *, never: tuple[Path, ...] = ()) -> Iterator[Path]
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _input_spec(value: ir.Value) -> InputSpec:
+def _input_spec(value: onnx_ir.Value) -> InputSpec:
     if value.dtype is None:
         raise ModelError(f"input {value.name!r} is not a tensor; only tensors can be fed.")
     shape = None
@@ -157,22 +157,22 @@ def _input_spec(value: ir.Value) -> InputSpec:
     return InputSpec(str(value.name), np.dtype(value.dtype.numpy()), shape)
 
 
-def _initializers(model: ir.Model) -> Iterator[ir.Value]:
+def _initializers(model: onnx_ir.Model) -> Iterator[onnx_ir.Value]:
     for graph in model.graphs():
         yield from graph.initializers.values()
 
 
-def _external_tensors(model: ir.Model) -> Iterator[ir.ExternalTensor]:
+def _external_tensors(model: onnx_ir.Model) -> Iterator[onnx_ir.ExternalTensor]:
     for value in _initializers(model):
-        if isinstance(value.const_value, ir.ExternalTensor):
+        if isinstance(value.const_value, onnx_ir.ExternalTensor):
             yield value.const_value
     for node in model.graph.all_nodes():
         for attribute in node.attributes.values():
-            if isinstance(attribute.value, ir.ExternalTensor):
+            if isinstance(attribute.value, onnx_ir.ExternalTensor):
                 yield attribute.value
 
 
-def _check_external_data(model: ir.Model, path: Path) -> None:
+def _check_external_data(model: onnx_ir.Model, path: Path) -> None:
     folder = path.parent.resolve()
     for tensor in _external_tensors(model):
         file = (folder / tensor.location).resolve()

@@ -151,7 +151,7 @@ def uses_of(value: ir.Value, moved: tuple[ir.Node, ...] = ()) -> Iterator[Use]:
 
 def _describe(name: str, value: ir.Value, alive: set[ir.Node]) -> Weight:
     assert value.const_value is not None
-    shape = tuple(int(d) for d in value.const_value.shape)
+    shape = tuple(value.const_value.shape.numpy())
     dtype = np.dtype(value.const_value.dtype.numpy())
     uses = tuple(uses_of(value))
     roles = {_role(use, shape) for use in uses if use.node in alive}
