@@ -17,7 +17,7 @@ from PIL import Image
 from torch import nn
 
 MEAN, DEVIATION = (125.3, 123.0, 113.9), (63.0, 62.1, 66.7)
-CHANNELS = (3, 64, 128, 192, 256, 256)
+CHANNELS = (3, 32, 64, 128, 256, 256)
 POOLED = (1, 2, 3)
 """Convolutions (counted from 1) that are followed by 2 × 2 max pooling."""
 HIDDEN = (4096, 256, 256, 10)
@@ -51,7 +51,7 @@ class Network(nn.Module):
 
 def main() -> None:
     """Train, write, and print the accuracy on all test images."""
-    options = arguments(__doc__, epochs=16)
+    options = arguments(__doc__, epochs=14)
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
     images = _read(options.data)

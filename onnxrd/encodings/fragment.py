@@ -36,7 +36,7 @@ class Fragment:
         tensors: name → tensor, of this weight alone. Packed when read, so that a fragment that
             is only priced costs no memory.
         shared: name → what all weights of the model share. Equal names, equal content.
-        constants: tensors go into Constant nodes, for want of initializers that are not inputs.
+        listed: all initializers must be listed as graph inputs, too.
     """
 
     encoding: str
@@ -44,7 +44,7 @@ class Fragment:
     nodes: tuple[onnx.NodeProto, ...]
     tensors: Mapping[str, ir.TensorProtocol]
     shared: Mapping[str, Shared]
-    constants: bool
+    listed: bool
 
     @cached_property
     def nbytes(self) -> int:
@@ -58,7 +58,8 @@ class Fragment:
         return {name: self._shared_nbytes(name, part) for name, part in self.shared.items()}
 
     def _tensor_nbytes(self, name: str, tensor: ir.TensorProtocol) -> int:
-        return (wire.constant_nbytes if self.constants else wire.initializer_nbytes)(name, tensor)
+        listing = wire.input_nbytes(name, tensor) if self.listed else 0
+        return wire.initializer_nbytes(name, tensor) + listing
 
     def _shared_nbytes(self, name: str, part: Shared) -> int:
         if isinstance(part, onnx.FunctionProto):
@@ -162,7 +163,7 @@ class Builder:
             tuple(self._nodes),
             self._tensors,
             self._shared,
-            constants=not self.slot.has_initializers,
+            listed=self.slot.lists_initializers,
         )
 
 
@@ -177,5 +178,10 @@ def decoder(opset: int, signature: str, body: str) -> onnx.FunctionProto:
             weight calls too.
     """
     text = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n{signature} {{\n{body}\n}}'
-    parsed = ir.serde.deserialize_function(onnx.parser.parse_function(text))
-    return ir.serde.serialize_function(parsed)  # drops the empty fields that the parser sets
+    parsed = onnx.parser.parse_function(text)
+    for node in parsed.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                attribute.t.ClearField("name")
+    # serialized as it will be in the file: without the empty fields that the parser sets
+    return ir.serde.serialize_function(ir.serde.deserialize_function(parsed))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxrd.encodings.byte_codes import BYTE_CODES
@@ -50,8 +51,12 @@ def bridged(positions: NDArray[np.int64], longest: int) -> tuple[Array, NDArray[
         real: [k + bridges], False for a bridge.
     """
     gaps = np.diff(positions, prepend=0)
-    bridges = np.maximum(gaps - 1, 0) // longest
-    ends = np.cumsum(bridges + 1) - 1
+    long = np.flatnonzero(gaps > longest)
+    if not len(long):
+        return gaps.astype(np.uint8), np.ones(len(gaps), bool)
+    bridges = np.zeros(len(gaps), np.int64)
+    bridges[long] = (gaps[long] - 1) // longest
+    ends = np.arange(len(gaps)) + np.cumsum(bridges)
     result = np.full(ends[-1] + 1, longest, np.uint8)
     result[ends] = gaps - bridges * longest
     real = np.zeros(len(result), bool)
@@ -117,10 +122,10 @@ def _values(quantized: Quantized, stored: NDArray[np.bool_], real: NDArray[np.bo
 
 def _longest(quantized: Quantized, positions: NDArray[np.int64]) -> int:
     """Which of `LONGEST` needs the fewest bits in all."""
-    gaps = np.maximum(np.diff(positions, prepend=0) - 1, 0)
+    gaps = np.diff(positions, prepend=0)
 
     def bits(longest: int) -> float:
-        bridges = int((gaps // longest).sum())
+        bridges = int(((gaps[gaps > longest] - 1) // longest).sum())
         if isinstance(quantized, Sparse):
             value = 8.0 * quantized.values.itemsize
         else:
@@ -133,10 +138,10 @@ def _longest(quantized: Quantized, positions: NDArray[np.int64]) -> int:
 def _add_gaps(builder: Builder, gaps: Array, longest: int) -> str:
     """The gaps as an integer tensor, decoded or of a type that Cast knows."""
     slot = builder.slot.part("g")
-    native = native_dtype(longest + 1, slot)
     if longest == 255:
         return builder.tensor(slot.output, gaps)
-    if native is not None:
+    native = native_dtype(longest + 1, slot)
+    if native is not None and 1 << ir.DataType.from_numpy(native).bitwidth == longest + 1:
         return builder.packed(slot.output, native, gaps.shape, lambda: gaps.astype(native))
     symbols = Codebook(gaps, np.arange(longest + 1, dtype=np.uint8))
     return builder.include(BYTE_LUT.encode(symbols, slot))

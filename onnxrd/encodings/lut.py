@@ -14,8 +14,11 @@ from onnxrd.encodings.fragment import Array, Builder, Fragment, decoder
 from onnxrd.encodings.slot import Slot
 from onnxrd.quantizers import Codebook
 
+# Size would be shorter than Shape and Squeeze, but onnxruntime lacks it for float16 and then does
+# not fold.
 _DIGITS = """
-L = Size(l)
+S = Shape(l)
+L = Squeeze(S)
 n = ReduceProd<keepdims: int = 0>(s)
 m = Size(q)
 z = Constant<value_int: int = 0>()
@@ -36,13 +39,16 @@ _RUNS = """
 t = Gather(l, g)
 i = Cast<to: int = 6>(q)
 u = Gather(t, i)"""
-_FLAT = """
-f = Constant<value = int64[1] {-1}>()
-v = Reshape(u, f)"""
 _CUT = """
+f = Constant<value = int64[1] {-1}>()
+v = Reshape(u, f)
 N = ReduceProd(s)
 Z = Constant<value = int64[1] {0}>()
 a = Slice(v, Z, N)
+w = Reshape(a, s)"""
+_CUT_BEFORE_OPSET_10 = """
+v = Flatten<axis: int = 0>(u)
+a = Slice<axes: ints = [1], starts: ints = [0], ends: ints = [ENTRIES]>(v)
 w = Reshape(a, s)"""
 
 
@@ -119,9 +125,8 @@ def _decoder(slot: Slot, cut: int) -> onnx.FunctionProto:
     if not cut:
         body += "\nw = Reshape(u, s)"
     elif slot.opset >= 10:
-        body += _FLAT + _CUT
-    else:  # Slice has the end as an attribute
-        body += f"{_FLAT}\na = Slice<starts: ints = [0], ends: ints = [{cut}]>(v)"
-        body += "\nw = Reshape(a, s)"
+        body += _CUT
+    else:
+        body += _CUT_BEFORE_OPSET_10.replace("ENTRIES", str(cut))
     signature = f"{'lut_cut' if cut else 'lut'} (q, l, s{', j' if stored else ''}) => (w)"
     return decoder(slot.opset, signature, body)

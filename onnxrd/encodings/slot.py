@@ -41,14 +41,17 @@ class Slot:
         return self.ir_version >= 8
 
     @property
-    def has_initializers(self) -> bool:
-        """Whether an initializer need not be a graph input too; else Constant nodes are used."""
-        return self.ir_version >= 4
+    def lists_initializers(self) -> bool:
+        """Whether every initializer must be listed as a graph input, too; it is no less constant.
+
+        Constant nodes would not do: before opset 9 they hold floats only.
+        """
+        return self.ir_version < 4
 
     def part(self, role: str) -> "Slot":
         """The slot of a part of the weight that is encoded on its own."""
         name = self.stem + role
-        return replace(self, output=name, stem=name, inner=True)
+        return replace(self, output=name, stem=f"{name}q", inner=True)
 
 
 def slots(model: ir.Model, weights: Iterable[str]) -> dict[str, Slot]:

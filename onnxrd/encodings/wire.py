@@ -7,9 +7,9 @@ the content. Only the content of tensors is big, and its length is known from dt
 import onnx
 import onnx_ir as ir
 
-_GRAPH_NODE, _GRAPH_INITIALIZER = 1, 5
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT = 1, 5, 11
 _MODEL_GRAPH, _MODEL_OPSET_IMPORT, _MODEL_FUNCTIONS = 7, 8, 25
-_NODE_ATTRIBUTE, _ATTRIBUTE_TENSOR, _TENSOR_RAW_DATA = 5, 5, 9
+_TENSOR_RAW_DATA = 9
 
 
 def varint_nbytes(number: int) -> int:
@@ -32,12 +32,17 @@ def initializer_nbytes(name: str, tensor: ir.TensorProtocol) -> int:
     return field_nbytes(_GRAPH_INITIALIZER, _tensor_nbytes(name, tensor))
 
 
-def constant_nbytes(name: str, tensor: ir.TensorProtocol) -> int:
-    """Bytes that a Constant node with the output `name` adds to its graph."""
-    value = onnx.AttributeProto(name="value", type=onnx.AttributeProto.TENSOR)
-    attribute = value.ByteSize() + field_nbytes(_ATTRIBUTE_TENSOR, _tensor_nbytes("", tensor))
-    node = onnx.NodeProto(op_type="Constant", output=[name])
-    return field_nbytes(_GRAPH_NODE, node.ByteSize() + field_nbytes(_NODE_ATTRIBUTE, attribute))
+def input_nbytes(name: str, tensor: ir.TensorProtocol) -> int:
+    """Bytes that the listing of a tensor as a graph input adds to the graph."""
+    proto = ir.serde.serialize_value(described(name, tensor))
+    return field_nbytes(_GRAPH_INPUT, proto.ByteSize())
+
+
+def described(name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    """A value with the type and shape of a tensor."""
+    return ir.Value(
+        name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(tensor.shape.numpy())
+    )
 
 
 def function_nbytes(function: onnx.FunctionProto) -> int:

@@ -15,7 +15,7 @@ from onnxrd.encodings.fragment import Fragment
 from onnxrd.encodings.slot import Slot
 from onnxrd.quantizers import Codebook, Quantized
 
-BYTES_A_WEIGHT = 16
+BYTES_A_WEIGHT = 32
 """How much memory the making of the table may take at load."""
 
 
@@ -27,7 +27,7 @@ def _accepts(quantized: Quantized, slot: Slot) -> bool:
         return False
     a_word = lut.codes_a_word(levels, quantized.codes.size, 16)
     making = levels**a_word * (16 + a_word * (16 + quantized.levels.itemsize))
-    return making <= BYTES_A_WEIGHT * quantized.codes.size
+    return bool(making <= BYTES_A_WEIGHT * quantized.codes.size)
 
 
 def _encode(quantized: Quantized, slot: Slot) -> Fragment:

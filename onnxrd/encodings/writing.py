@@ -71,10 +71,10 @@ def write(model: ir.Model, fragments: Mapping[str, Fragment]) -> None:
     values: dict[str, ir.Value] = {}
     nodes: list[ir.Node] = []
     for fragment in fragments.values():
-        _add_shared(model, fragment, values, nodes)
+        _add_shared(model, fragment, values)
     for fragment in fragments.values():
         for name, tensor in fragment.tensors.items():
-            _add_tensor(model, name, tensor, fragment, values, nodes)
+            values[name] = _add_tensor(model, name, tensor, listed=fragment.listed)
         for proto in fragment.nodes:
             nodes.append(_node(proto, values))
             values |= {str(value.name): value for value in nodes[-1].outputs}
@@ -92,7 +92,8 @@ def drop_repetitions(model: ir.Model) -> None:
 
     `onnx_ir` gives every initializer a value_info with the shape and type that its tensor has
     anyway (some 35 bytes each, which the original file mostly lacks), and tensors in Constant
-    nodes often repeat the name of the node's output.
+    nodes often repeat the name of the node's output (which a clone's tensors share with those of
+    the original).
     """
     for graph in model.graphs():
         for value in graph.initializers.values():
@@ -126,16 +127,14 @@ def _replace(old: ir.Value, new: ir.Value) -> None:
     old.replace_all_uses_with(new, replace_graph_outputs=True)
 
 
-def _add_shared(
-    model: ir.Model, fragment: Fragment, values: dict[str, ir.Value], nodes: list[ir.Node]
-) -> None:
+def _add_shared(model: ir.Model, fragment: Fragment, values: dict[str, ir.Value]) -> None:
     for name, part in fragment.shared.items():
         if isinstance(part, onnx.OperatorSetIdProto):
             model.opset_imports[part.domain] = part.version
         elif isinstance(part, onnx.FunctionProto):
             _add_function(model, part)
         elif name not in values:
-            _add_tensor(model, name, part, fragment, values, nodes)
+            values[name] = _add_tensor(model, name, part, listed=fragment.listed)
 
 
 def _add_function(model: ir.Model, proto: onnx.FunctionProto) -> None:
@@ -148,21 +147,13 @@ def _add_function(model: ir.Model, proto: onnx.FunctionProto) -> None:
         )
 
 
-def _add_tensor(
-    model: ir.Model,
-    name: str,
-    tensor: ir.TensorProtocol,
-    fragment: Fragment,
-    values: dict[str, ir.Value],
-    nodes: list[ir.Node],
-) -> None:
-    if fragment.constants:
-        nodes.append(ir.node("Constant", (), {"value": tensor}, name=""))
-        values[name] = nodes[-1].outputs[0]
-        values[name].name = name
-    else:
-        values[name] = ir.Value(name=name, const_value=tensor)
-        model.graph.register_initializer(values[name])
+def _add_tensor(model: ir.Model, name: str, tensor: ir.TensorProtocol, *, listed: bool) -> ir.Value:
+    value = wire.described(name, tensor)
+    value.const_value = tensor
+    model.graph.register_initializer(value)
+    if listed:
+        model.graph.inputs.append(value)
+    return value
 
 
 def _node(proto: onnx.NodeProto, values: Mapping[str, ir.Value]) -> ir.Node:

@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
-_FEWEST_BINS, _MOST_BINS = 1024, 4096
+_FEWEST_BINS = 512
+_MOST_CELLS = 512  # the time of dynamic programming grows with their square
 _MOVES = np.array([-2, -1, 0, 1, 2])
 
 
@@ -54,7 +55,7 @@ class Points:
 
 
 def partition(points: Points, cells: int) -> tuple[Ints, int | None]:
-    """The best cuts for up to 1024 points and cells, nearly the best beyond.
+    """The best cuts for up to 512 points and cells, nearly the best beyond.
 
     Args:
         points: n points.
@@ -63,8 +64,8 @@ def partition(points: Points, cells: int) -> tuple[Ints, int | None]:
     Returns: [cells+1], the cuts, ascending from 0 to n, and the index of the pinned cell.
     """
     pinned = None
-    if cells <= _FEWEST_BINS:
-        bins = min(max(8 * cells, _FEWEST_BINS), _MOST_BINS)
+    if cells <= _MOST_CELLS:
+        bins = max(8 * cells, _FEWEST_BINS)
         cuts, pinned = exact_cuts(points, cells, bins)
         if len(points) <= bins:
             return cuts, pinned
@@ -84,21 +85,21 @@ def even_cuts(points: Points, cells: int) -> Ints:
     Args:    cells: 1 <= cells.
     Returns: [min(cells, n) + 1], ascending, from 0 to n.
     """
-    n = len(points)
+    n, inner = len(points), cells - 1
     if cells >= n:
         return np.arange(n + 1)
     mass = np.diff(points.mass)
     step = np.cbrt((mass[1:] + mass[:-1]) * np.diff(points.x) ** 2)
-    # The cap is the share of one cell after capping: q steps at the cap, the rest in cells - q.
-    largest = np.sort(np.partition(step, n - 1 - cells)[n - 1 - cells :])[::-1]
+    # One share per inner cut, q of them for steps at the cap and the others for what remains.
+    largest = np.sort(np.partition(step, n - 1 - inner)[n - 1 - inner :])[::-1]
     rest = step.sum() - np.cumsum(largest) + largest
-    cap = rest / np.arange(cells, 0, -1)
+    cap = rest / np.arange(inner, 0, -1)
     share = np.cumsum(np.minimum(step, cap[np.argmax(largest <= cap)]))
-    inner = np.searchsorted(share, np.arange(1, cells) * (share[-1] / cells)) + 1
+    middle = (np.arange(inner) + 0.5) * (share[-1] / inner)
+    cuts = np.concatenate(([0], np.searchsorted(share, middle) + 1, [n]))
     # Rounding can let two cuts meet: keep them one point apart.
     rank = np.arange(cells + 1)
-    cuts = np.concatenate(([0], inner, [n])) - rank
-    return np.minimum(np.maximum.accumulate(cuts), n - cells) + rank
+    return np.minimum(np.maximum.accumulate(cuts - rank), n - cells) + rank
 
 
 def exact_cuts(points: Points, cells: int, bins: int) -> tuple[Ints, int | None]:

@@ -1,0 +1,164 @@
+"""Importance of 512 samples: our reverse mode against torch's vmap(grad), and against a forward pass.
+
+    python tests/benchmarks/importance.py MODEL CALIB [MODEL CALIB ...]
+
+Both compute E_n[(∂(s_n·z_n)/∂w)²] for all compressible weights, with the same Rademacher seeds s,
+sum over the same samples in the same process, on the same number of threads, in turn, so that a busy
+machine disturbs both alike. torch runs with several chunk sizes and the fastest counts. Peak memory
+is the growth of the resident set over what it was before, from a process of its own for each.
+Writes importance.json beside this file.
+"""
+
+import argparse
+import json
+import multiprocessing
+import platform
+import resource
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+SAMPLES, ROUNDS, CHUNKS = 512, 3, (8, 32, 64)
+
+
+def ours(path, data, threads):
+    """A function that measures importance, and one that runs the forward passes only."""
+    import onnxrd
+    from onnxrd.graph.session import Session
+
+    model = onnxrd.load_model(path)
+    calibration = onnxrd.load_data(data, model.inputs, samples=SAMPLES)
+    session = Session(model.path, threads=threads)
+
+    def forward():
+        for batch in calibration.batches(64):
+            session.run(batch.feeds)
+
+    return lambda: onnxrd.fisher(model, calibration, threads=threads), forward
+
+
+def torchs(path, data, threads, chunk, names):
+    """The same by torch.func.vmap(grad), `chunk` samples at a time."""
+    import torch
+    from torch.func import grad, vmap
+    from torch_graph import torch_graph
+
+    import onnxrd
+    from onnxrd.distortion import find_heads
+    from onnxrd.importance import Estimator
+
+    torch.set_num_threads(threads)
+    model = onnxrd.load_model(path)
+    calibration = onnxrd.load_data(data, model.inputs, samples=SAMPLES)
+    (head,) = find_heads(model.prepared())
+    run, weights = torch_graph(path)
+    chosen = {name: weights[name] for name in names}
+
+    def scalar(w, x, s):
+        return (run(w, x[None])[0] * s).sum()
+
+    per_sample = vmap(grad(scalar), in_dims=(None, 0, 0))
+
+    def measure():
+        totals, done = {name: 0.0 for name in names}, 0
+        for batch in calibration.batches(chunk):
+            x = torch.from_numpy(next(iter(batch.feeds.values())))
+            with torch.no_grad():
+                z = run(chosen, x).numpy()
+            (seeds,) = Estimator().seeds([head], {head.source: z}, done)
+            s = torch.from_numpy(seeds[head.source]).float()
+            for name, gradient in per_sample(chosen, x, s).items():
+                totals[name] = totals[name] + gradient.square().sum(0)
+            done += len(x)
+        return {name: total.numpy() / done for name, total in totals.items()}
+
+    return measure
+
+
+def seconds(action):
+    start = time.perf_counter()
+    action()
+    return time.perf_counter() - start
+
+
+def peak(build, *arguments):
+    """MB by which one measurement raises the peak of the resident set, in a fresh process."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (build, *arguments))
+
+
+def _peak(build, *arguments):
+    made = build(*arguments)
+    action = made[0] if isinstance(made, tuple) else made
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    action()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def benchmark(path, data, threads):
+    measure, forward = ours(path, data, threads)
+    importance = measure()
+    names = [name for name in importance.values]
+    by_chunk = {chunk: torchs(path, data, threads, chunk, names) for chunk in CHUNKS}
+    oracle = by_chunk[32]()
+    difference = max(
+        float(np.abs(importance.values[n] - oracle[n]).sum() / oracle[n].sum()) for n in names
+    )
+    forward()
+    times = {"ours": [], "forward": []} | {f"torch {c}": [] for c in CHUNKS}
+    for _ in range(ROUNDS):
+        times["ours"].append(seconds(measure))
+        times["forward"].append(seconds(forward))
+        for chunk, action in by_chunk.items():
+            times[f"torch {chunk}"].append(seconds(action))
+    middle = {name: statistics.median(values) for name, values in times.items()}
+    best = min(CHUNKS, key=lambda c: middle[f"torch {c}"])
+    return {
+        "samples": importance.samples,
+        "weights": sum(v.size for v in importance.values.values()),
+        "path": importance.path,
+        "largest relative L1 difference to torch": difference,
+        "seconds (median)": middle,
+        "ours / torch (best chunk)": middle["ours"] / middle[f"torch {best}"],
+        "ours / forward": middle["ours"] / middle["forward"],
+        "peak MB ours": peak(ours, path, data, threads),
+        f"peak MB torch (chunk {best})": peak(torchs, path, data, threads, best, names),
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("pairs", nargs="+", type=Path, metavar="MODEL CALIB")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    import onnxruntime
+    import torch
+
+    results = {}
+    for path, data in zip(options.pairs[::2], options.pairs[1::2]):
+        name = path.stem if path.stem != "model" else path.parent.name
+        results[name] = benchmark(path, data, options.threads)
+        print(name, json.dumps(results[name], indent=2), flush=True)
+    report = {
+        "command": "python tests/benchmarks/importance.py "
+        + " ".join(
+            f"{m.parent.name}/{m.name} {c.parent.name}/{c.name}"
+            for m, c in zip(options.pairs[::2], options.pairs[1::2])
+        ),
+        "threads": options.threads,
+        "versions": {
+            "python": platform.python_version(),
+            "onnxruntime": onnxruntime.__version__,
+            "torch": torch.__version__,
+        },
+        "networks": results,
+    }
+    Path(__file__).with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
