@@ -53,6 +53,7 @@ def inspect(model: Path, as_json: bool, quiet: bool, verbose: bool) -> None:
 @MODEL
 @click.option("-o", "--output", type=parameters.FILE, required=True, help="The .npz to write.")
 @parameters.data
+@parameters.samples(512)
 @parameters.estimation
 @parameters.common
 def importance(model: Path, output: Path, data: str | None, as_json: bool, **rest: Any) -> None:
@@ -78,6 +79,7 @@ def importance(model: Path, output: Path, data: str | None, as_json: bool, **res
 @click.option("--ratio", default=1.0, help="Share of the weights to keep; the others become zero.")
 @parameters.compression
 @parameters.data
+@parameters.samples(512)
 @parameters.estimation
 @parameters.common
 def quantize(
@@ -121,6 +123,7 @@ def quantize(
 )
 @parameters.compression
 @parameters.data
+@parameters.samples(512)
 @parameters.estimation
 @parameters.common
 def prune(
@@ -155,12 +158,13 @@ def prune(
 @click.argument("original", type=parameters.FILE)
 @click.argument("compressed", type=parameters.FILE)
 @parameters.data
+@parameters.samples(None)
 @parameters.common
 def evaluate_command(
     original: Path,
     compressed: Path,
     data: str | None,
-    samples: int,
+    samples: int | None,
     seed: int,
     threads: int,
     task: Task | None,

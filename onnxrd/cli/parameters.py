@@ -38,13 +38,6 @@ data = _all(
         help="Calibration data: an .npz keyed by input name (with `labels` if you have them), a "
         "folder of .npz files, test_data_set_* folders, or script.py:function.",
     ),
-    click.option(
-        "--samples",
-        type=click.IntRange(min=1),
-        default=512,
-        show_default=True,
-        help="Take so many of the samples, at random.",
-    ),
     click.option("--seed", default=0, show_default=True, help="Of every random choice."),
     click.option(
         "--threads", type=click.IntRange(min=0), default=0, help="For onnxruntime; 0: its choice."
@@ -55,6 +48,19 @@ data = _all(
         help="What the outputs are, if the end of the graph does not show it.",
     ),
 )
+
+
+def samples(default: int | None) -> Callable[[Command], Command]:
+    """How many samples to take; None stands for all."""
+    text = "Take so many of the samples, at random."
+    return click.option(
+        "--samples",
+        type=click.IntRange(min=1),
+        default=default,
+        show_default=True if default else "all",
+        help=text,
+    )
+
 
 estimation = _all(
     click.option(
