@@ -110,10 +110,15 @@ def load(path: str | os.PathLike[str]) -> Model:
 
 
 def save(model: onnx_ir.Model, path: Path) -> None:
-    """Write a model file; above 1.9 GB the weights go to `<name>.data` beside it."""
-    size = sum(v.const_value.nbytes for v in _initializers(model) if v.const_value is not None)
-    external = f"{path.name}.data" if size > EXTERNAL_DATA_ABOVE else None
-    onnx_ir.save(model, path, external_data=external, size_threshold_bytes=1024)
+    """Write a model file; above 1.9 GB the weights go to `<name>.data` beside it.
+
+    Weights that lie in external data are read from there and become part of the new file.
+    """
+    tensors = [v.const_value for v in _initializers(model) if v.const_value is not None]
+    if sum(tensor.nbytes for tensor in tensors) > EXTERNAL_DATA_ABOVE:
+        onnx_ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
+    else:
+        onnx_ir.save(onnx_ir.external_data.load_to_model(model), path)
 
 
 @contextmanager
