@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from onnxrd.distortion import Task
-from onnxrd.importance import Estimator
+from onnxrd.importance import DAMPING, Estimator
 from onnxrd.progress import Track, silent
 
 Objective = Literal["fisher", "regression", "identity"]
@@ -19,6 +19,7 @@ class Options:
         objective: "fisher" (for the task that the graph shows), "regression" (Fisher with squared
             error whatever the graph shows), or "identity" (the baseline: all weights alike).
         estimator: of the sum over classes or outputs.
+        damping: of importance, see `Importance.damped`.
         task: overrides what the end of the graph says.
         samples: take so many of the calibration samples at random; None for all.
         seed: of that choice (the estimator has its own).
@@ -31,6 +32,7 @@ class Options:
 
     objective: Objective = "fisher"
     estimator: Estimator = field(default_factory=Estimator)
+    damping: float = DAMPING
     task: Task | None = None
     samples: int | None = 512
     seed: int = 0

@@ -10,7 +10,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -65,7 +65,7 @@ def quantize(
 
     def quantizer(weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
         for weight in weights:
-            array, cost = weight.array(), h.of(weight.name, weight.shape)
+            array, cost = weight.array(), h.damped(weight.name, weight.shape)
             if keep == 1:
                 yield quantizers.weighted_kmeans(array, cost, clusters)
             else:
@@ -101,7 +101,7 @@ def prune(
 
     def quantizer(weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
         arrays = {w.name: w.array() for w in weights}
-        costs = {w.name: h.of(w.name, w.shape) for w in weights}
+        costs = {w.name: h.damped(w.name, w.shape) for w in weights}
         pruned = quantizers.prune(arrays, costs, keep, scope=scope)
         yield from (pruned[w.name] for w in weights)
 
@@ -118,7 +118,7 @@ def measure_importance(model: Model, data: Calibration | None, options: Options)
         return identity(model)
     if data is None:
         raise CalibrationError("importance is measured on data: give --data.")
-    return fisher(
+    measured = fisher(
         model,
         data,
         estimator=options.estimator,
@@ -126,6 +126,7 @@ def measure_importance(model: Model, data: Calibration | None, options: Options)
         threads=options.threads,
         track=options.track,
     )
+    return replace(measured, damping=options.damping)
 
 
 @dataclass(frozen=True, eq=False)
@@ -245,7 +246,7 @@ def _write(job: _Job, done: Mapping[Weight, Quantized], path: Path) -> list[Laye
 
 def _layer(job: _Job, weight: Weight, quantized: Quantized, fragment: encodings.Fragment) -> Layer:
     approximation = quantized.dequantize()
-    h = job.importance.of(weight.name, weight.shape)
+    h = job.importance.measured(weight.name, weight.shape)
     return Layer(
         weight.name,
         weight.role,

@@ -8,7 +8,7 @@ import click
 
 from onnxrd.cli.console import progress_bar
 from onnxrd.encodings import ENCODINGS
-from onnxrd.importance import Estimator
+from onnxrd.importance import DAMPING, Estimator
 from onnxrd.options import Options
 from onnxrd.progress import silent
 
@@ -86,6 +86,13 @@ estimation = _all(
         help="Random probes for each sample.",
     ),
     click.option("--temperature", type=float, default=1.0, show_default=True, help="Of softmax."),
+    click.option(
+        "--damping",
+        type=click.FloatRange(min=0),
+        default=DAMPING,
+        show_default=True,
+        help="Share of a tensor's mean importance that each of its weights gets on top.",
+    ),
 )
 
 compression = _all(
@@ -109,6 +116,7 @@ def options(**chosen: Any) -> Options:
     return Options(
         objective=chosen["objective"],
         estimator=estimator,
+        damping=chosen["damping"],
         task=chosen["task"],
         samples=chosen["samples"],
         seed=chosen["seed"],

@@ -2,6 +2,6 @@
 
 from onnxrd.importance.estimators import Estimator
 from onnxrd.importance.fisher import fisher
-from onnxrd.importance.importance import Importance, identity, load_importance
+from onnxrd.importance.importance import DAMPING, Importance, identity, load_importance
 
-__all__ = ["Estimator", "Importance", "fisher", "identity", "load_importance"]
+__all__ = ["DAMPING", "Estimator", "Importance", "fisher", "identity", "load_importance"]

@@ -14,8 +14,13 @@ from onnxrd.graph.model import Model, atomic_output
 
 Array = NDArray[np.float32]
 
-DAMPING = 1e-3
-"""Share of a tensor's mean importance that every one of its weights gets at least."""
+DAMPING = 1.0
+"""Share of a tensor's mean importance that each of its weights gets on top.
+
+A few hundred samples say little about a single weight of a network that is sure of them. Measured on
+held-out calibration samples at 8 to 32 clusters: 0.1 to 1 was best for a ResNet-20, 1 to 3 for a
+ResNet-56, where less than 0.1 was worse than identity.
+"""
 
 _WEIGHT = "weight:"
 _ABOUT = "about"
@@ -37,6 +42,7 @@ class Importance:
         samples: how many were averaged over.
         seed: of the probes.
         path: "batched", or "one sample at a time" with the reason.
+        damping: share of a tensor's mean importance that `damped` adds to each weight's.
         proxies: weights without a derivative: name → the operator in the way. Their importance is
             the mean importance per weight of all the others.
     """
@@ -51,6 +57,7 @@ class Importance:
     samples: int = 0
     seed: int = 0
     path: str = ""
+    damping: float = DAMPING
     proxies: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -58,7 +65,7 @@ class Importance:
         """Whether ½ Σ h Δ² predicts the distortion (identity importance predicts nothing)."""
         return self.objective != "identity"
 
-    def of(self, name: str, shape: tuple[int, ...], damping: float = DAMPING) -> Array:
+    def damped(self, name: str, shape: tuple[int, ...]) -> Array:
         """Importance of one weight, ready for a quantizer.
 
         A weight that no sample depended on has measured importance zero and is not worthless for
@@ -67,13 +74,23 @@ class Importance:
         Raises:
             ImportanceError: no importance for a weight of this name and shape.
         """
+        measured = self.measured(name, shape)
+        mean = float(measured.mean(dtype=np.float64))
+        if self.objective == "identity":
+            return measured
+        return measured + np.float32(self.damping * mean) if mean > 0 else np.ones_like(measured)
+
+    def measured(self, name: str, shape: tuple[int, ...]) -> Array:
+        """Importance of one weight as it was measured, to predict distortion with.
+
+        Raises:
+            ImportanceError: no importance for a weight of this name and shape.
+        """
         if self.objective == "identity":
             return np.ones(shape, np.float32)
         if name not in self.values or self.values[name].shape != shape:
             raise ImportanceError(f"no importance for weight {name!r} of shape {list(shape)}.")
-        values = self.values[name]
-        mean = float(values.mean(dtype=np.float64))
-        return values + np.float32(damping * mean) if mean > 0 else np.ones_like(values)
+        return self.values[name]
 
     def save(self, path: Path, *, never: tuple[Path, ...] = ()) -> None:
         """Write an npz: `weight:NAME` per weight, and `about`, the other attributes as JSON."""

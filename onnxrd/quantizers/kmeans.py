@@ -100,8 +100,8 @@ def _fitted_levels(ascending: Array, importance: Array, clusters: int, pinned: b
     value = np.ldexp(ascending.astype(np.float64), -exponent)
     mass = importance.astype(np.float64)
     mass = np.ldexp(mass, -int(np.frexp(mass.max())[1])) if mass.any() else np.ones_like(value)
-    shift = 0.0 if pinned else float(np.average(value, weights=mass))
-    value -= shift
+    shift = 0.0 if pinned else float(value[len(value) // 2])
+    value -= shift  # so that weights that differ by little keep their digits
 
     def settled(means: Floats) -> Array:
         levels = np.ldexp(means + shift, exponent).clip(ascending[0], ascending[-1])

@@ -47,10 +47,14 @@ def rule1_residual(weight: Array, approximation: Array, importance: Array | None
     return float((pull * error).sum()) / energy if energy > 0 else 0.0
 
 
-def checked_importance(weight: Array, importance: Array | None) -> Array:
+def checked_importance(weight: Array, importance: Array | None, name: str = "the weight") -> Array:
     """The importance to reckon with: ones if there is none.
 
-    Args:    weight, importance: [*weight].
+    Args:
+        weight: [*weight].
+        importance: [*weight].
+        name: what to call the weight in a message.
+
     Returns: [*weight], finite and >= 0.
 
     Raises:
@@ -58,23 +62,21 @@ def checked_importance(weight: Array, importance: Array | None) -> Array:
         ImportanceError: the importance has another shape, or is negative or not finite.
     """
     if weight.dtype not in _DTYPES:
-        raise ModelError(
-            f"a weight of type {weight.dtype} cannot be quantized: cast it to float32 first"
-        )
+        raise ModelError(f"{name} is of type {weight.dtype}: cast it to float32 first")
     if not np.isfinite(weight).all():
         raise ModelError(
-            "the weight holds NaN or infinite entries: repair the model or leave this weight out"
+            f"{name} holds NaN or infinite entries: repair the model or leave this weight out"
         )
     if importance is None:
         return np.broadcast_to(np.float64(1), weight.shape)
     if importance.shape != weight.shape:
         raise ImportanceError(
-            f"importance has shape {importance.shape}, its weight {weight.shape}: "
+            f"{name} has shape {weight.shape}, its importance {importance.shape}: "
             "compute the importance again, from this model"
         )
     if not (np.isfinite(importance).all() and (importance >= 0).all()):
         raise ImportanceError(
-            "importance holds negative, NaN or infinite entries: "
+            f"the importance of {name} holds negative, NaN or infinite entries: "
             "compute it again, with fewer extreme calibration samples or in double precision"
         )
     return importance

@@ -46,12 +46,10 @@ def prune(
         raise ImportanceError(
             f"no importance for {', '.join(missing)}: compute the importance again, from this model"
         )
-    scores = {
-        name: _scores(
-            weight, checked_importance(weight, None if importance is None else importance[name])
-        )
-        for name, weight in weights.items()
-    }
+    scores = {}
+    for name, weight in weights.items():
+        h = None if importance is None else importance[name]
+        scores[name] = _scores(weight, checked_importance(weight, h, name))
     if scope == "layer":
         kept = {name: _largest(score, keep) for name, score in scores.items()}
     else:
