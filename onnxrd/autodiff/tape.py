@@ -109,6 +109,10 @@ class Tape:
         self._graph.append(ir.node(op_type, operands, present, outputs=made))
         return made[0] if outputs == 1 else tuple(made)
 
+    def mask(self, condition: ir.Value) -> ir.Value:
+        """A condition as numbers, 1 where it holds."""
+        return self.op("Cast", condition, to=int(ir.DataType.from_numpy(self.dtype)))
+
     def ints(self, numbers: Sequence[int]) -> ir.Value:
         """A 1-D int64 constant, as shapes, axes and pads are given."""
         return self.const(np.asarray(numbers, np.int64).reshape(-1))

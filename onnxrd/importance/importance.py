@@ -17,9 +17,9 @@ Array = NDArray[np.float32]
 DAMPING = 1.0
 """Share of a tensor's mean importance that each of its weights gets on top.
 
-A few hundred samples say little about a single weight of a network that is sure of them. Measured on
-held-out calibration samples at 8 to 32 clusters: 0.1 to 1 was best for a ResNet-20, 1 to 3 for a
-ResNet-56, where less than 0.1 was worse than identity.
+A few hundred samples say little about a single weight of a network that is sure of them. On
+held-out calibration samples, at 8 to 32 clusters, 0.1 to 1 was best for a ResNet-20, and 1 to 3 for
+a ResNet-56, where less than 0.1 was worse than identity.
 """
 
 _WEIGHT = "weight:"

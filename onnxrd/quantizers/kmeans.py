@@ -6,7 +6,7 @@ import numpy as np
 
 from onnxrd.errors import SettingError
 from onnxrd.quantizers.measures import checked_importance
-from onnxrd.quantizers.partition import Floats, Points, partition
+from onnxrd.quantizers.partition import Floats, Ints, Points, partition
 from onnxrd.quantizers.quantized import Array, Codebook
 
 _MAX_CLUSTERS = 65536
@@ -58,58 +58,63 @@ def fitted_codebook(
     """`weighted_kmeans` for arguments already checked; a single cluster is allowed."""
     flat = weight.ravel()
     order = _sorting_order(flat)
-    ascending = flat[order]
-    levels = ascending[np.append(ascending[1:] != ascending[:-1], True)[: len(ascending)]]
-    if pinned_zero:
-        levels = np.union1d(levels, np.zeros(1, levels.dtype))
-    if len(levels) > clusters:
-        levels = _fitted_levels(ascending, importance.ravel()[order], clusters, pinned_zero)
+    ascending = flat[order].astype(np.float64)
+    levels = np.zeros(int(pinned_zero))
+    few = np.count_nonzero(ascending[1:] != ascending[:-1]) < clusters
+    if few:
+        levels = np.union1d(levels, ascending)
+    if not few or len(levels) > clusters:
+        h = importance.ravel()[order]
+        levels = _fitted_levels(ascending, h, weight.dtype, clusters, pinned_zero)
     counts = np.diff(_starts(ascending, levels), append=len(ascending))
     codes = np.empty(len(flat), code_dtype(levels))
     codes[order] = np.repeat(np.arange(len(levels), dtype=codes.dtype), counts)
-    return Codebook(codes.reshape(weight.shape), levels + levels.dtype.type(0))  # no level is -0.0
+    levels = (levels + 0.0).astype(weight.dtype)  # no level is -0.0
+    return Codebook(codes.reshape(weight.shape), levels)
 
 
 def _sorting_order(values: Array) -> Array:
     """The order that sorts floats, [n]: 16 bits at a time, for which numpy has a radix sort.
 
-    For a million float32 it takes about half the time of np.argsort, and ties keep their order.
+    For a million float32 it takes less than half the time of np.argsort.
     """
-    bits = values.view(f"u{values.itemsize}")
-    sign = bits.dtype.type(1 << (8 * values.itemsize - 1))
-    keys = np.where(bits & sign, ~bits, bits | sign)  # as integers in the order of the floats
+    bits = values.view(f"i{values.itemsize}")
+    keys = bits >> (8 * values.itemsize - 1)
+    keys |= np.iinfo(bits.dtype).min
+    keys ^= bits  # as unsigned integers these are in the order of the floats
     order = keys.astype(np.uint16).argsort(kind="stable")
     for shift in range(16, 8 * values.itemsize, 16):
-        digits = (keys >> bits.dtype.type(shift)).astype(np.uint16)
+        digits = (keys >> shift).astype(np.uint16)
         order = order[digits[order].argsort(kind="stable")]
     return order
 
 
-def _starts(ascending: Array, levels: Array) -> Array:
+def _starts(ascending: Floats, levels: Floats) -> Ints:
     """[L], where in the ascending weights those begin that are nearest to each level."""
-    half = levels.astype(np.float64) / 2
     starts = np.zeros(len(levels), dtype=np.intp)
-    starts[1:] = np.searchsorted(ascending, half[1:] + half[:-1])
+    starts[1:] = np.searchsorted(ascending, levels[1:] / 2 + levels[:-1] / 2)
     return starts
 
 
-def _fitted_levels(ascending: Array, importance: Array, clusters: int, pinned: bool) -> Array:
-    """The levels for ascending weights, [n], of more than ``clusters`` distinct values."""
+def _fitted_levels(
+    ascending: Floats, importance: Array, dtype: np.dtype[Any], clusters: int, pinned: bool
+) -> Floats:
+    """The levels for ascending weights, [n], rounded to a dtype of which they have too many."""
     # Powers of two keep the squares in range and change no digit.
-    exponent = int(np.frexp(max(-ascending[0], ascending[-1]))[1])
-    value = np.ldexp(ascending.astype(np.float64), -exponent)
-    mass = importance.astype(np.float64)
-    mass = np.ldexp(mass, -int(np.frexp(mass.max())[1])) if mass.any() else np.ones_like(value)
+    exponent = _exponent(max(-ascending[0], ascending[-1]))
+    value = ascending * np.ldexp(1.0, -exponent)
     shift = 0.0 if pinned else float(value[len(value) // 2])
     value -= shift  # so that weights that differ by little keep their digits
+    mass = importance * np.ldexp(1.0, -_exponent(importance.max()))
+    if not mass.any():
+        mass = np.ones_like(value)
 
-    def settled(means: Floats) -> Array:
+    def settled(means: Floats) -> Floats:
         levels = np.ldexp(means + shift, exponent).clip(ascending[0], ascending[-1])
-        zero = np.zeros(int(pinned), ascending.dtype)
-        return np.union1d(levels.astype(ascending.dtype), zero)
+        return np.union1d(levels.astype(dtype), np.zeros(int(pinned), dtype)).astype(np.float64)
 
-    levels = settled(_fitted_means(_points(value, mass, pinned), clusters))
-    moment = mass * value
+    levels = settled(_fitted_means(merged_points(value, mass, pinned), clusters))
+    moment = np.multiply(mass, value, out=value)
     for _ in range(_MAX_LLOYD):
         starts = _starts(ascending, levels)
         filled = np.diff(starts, append=len(ascending)) > 0
@@ -122,7 +127,12 @@ def _fitted_levels(ascending: Array, importance: Array, clusters: int, pinned: b
     return levels
 
 
-def _points(value: Floats, mass: Floats, pinned: bool) -> Points:
+def _exponent(largest: float) -> int:
+    """Of the power of two just above; not so small that its reciprocal would be infinite."""
+    return max(int(np.frexp(largest)[1]), -1000)
+
+
+def merged_points(value: Floats, mass: Floats, pinned: bool) -> Points:
     """The distinct values that have mass; without zero if that has a level of its own.
 
     Masses become integers that sum to about 2^52: differences of their prefix sums are then exact,
@@ -130,14 +140,21 @@ def _points(value: Floats, mass: Floats, pinned: bool) -> Points:
 
     Args:    value, mass: [n], ascending and >= 0.
     """
-    prefix = np.cumsum(np.rint(mass * (2.0**52 / mass.sum())))
+    prefix = mass * (2.0**52 / mass.sum())
+    np.cumsum(np.rint(prefix, out=prefix), out=prefix)
     last = np.flatnonzero(np.append(value[1:] != value[:-1], True))
-    x, mass = value[last], np.diff(prefix[last], prepend=0)
-    kept = (mass > 0) & ~(pinned & (x == 0))
-    x, mass = x[kept], mass[kept]
-    sums = np.zeros((2, len(x) + 1))
-    np.cumsum(mass, out=sums[0, 1:])
-    np.cumsum(mass * x, out=sums[1, 1:])
+    x, sums = value[last], np.zeros((2, len(last) + 1))
+    np.take(prefix, last, out=sums[0, 1:], mode="clip")
+    mass = np.diff(sums[0])
+    kept = mass > 0
+    if pinned:
+        kept &= x != 0
+    if not kept.all():
+        x, mass = x[kept], mass[kept]
+        sums = np.zeros((2, len(x) + 1))
+        np.cumsum(mass, out=sums[0, 1:])
+    mass *= x
+    np.cumsum(mass, out=sums[1, 1:])
     return Points(x, sums[0], sums[1], int(np.searchsorted(x, 0.0)) if pinned else None)
 
 

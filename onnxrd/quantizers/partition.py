@@ -92,13 +92,15 @@ def even_cuts(points: Points, cells: int) -> Ints:
     n, inner = len(points), cells - 1
     if cells >= n:
         return np.arange(n + 1)
-    mass = np.diff(points.mass)
-    step = np.cbrt((mass[1:] + mass[:-1]) * np.diff(points.x) ** 2)
-    # One share per inner cut, q of them for steps at the cap and the others for what remains.
-    largest = np.sort(np.partition(step, n - 1 - inner)[n - 1 - inner :])[::-1]
-    rest = step.sum() - np.cumsum(largest) + largest
-    cap = rest / np.arange(inner, 0, -1)
-    share = np.cumsum(np.minimum(step, cap[np.argmax(largest <= cap)]))
+    step = points.mass[2:] - points.mass[:-2]
+    step *= np.diff(points.x) ** 2
+    np.cbrt(step, out=step)
+    # The cap is one share of what remains when the steps above it take one each.
+    rest, shares = step, inner
+    while (above := rest > (cap := rest.sum() / shares)).any():
+        shares -= np.count_nonzero(above)
+        rest = rest[~above]
+    share = np.cumsum(np.minimum(step, cap, out=step), out=step)
     middle = (np.arange(inner) + 0.5) * (share[-1] / inner)
     cuts = np.concatenate(([0], np.searchsorted(share, middle) + 1, [n]))
     # Rounding can let two cuts meet: keep them one point apart.

@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 
 from onnxrd.errors import ImportanceError, ModelError, SettingError
 from onnxrd.quantizers import rule1_residual, weighted_distortion, weighted_kmeans
-from onnxrd.quantizers.kmeans import _points
+from onnxrd.quantizers.kmeans import merged_points
 from onnxrd.quantizers.partition import even_cuts, exact_cuts, partition, refined_cuts
 
 steady = settings(derandomize=True, deadline=None, max_examples=150)
@@ -140,6 +140,12 @@ def test_scaling_by_any_number_leaves_the_codes_alone(scale):
     assert np.array_equal(found.codes, scaled.codes)
 
 
+def test_weights_that_differ_by_little_are_told_apart():
+    near_zero = np.random.default_rng(12).integers(-1000, 1000, 300) * 2.0**-50
+    around_one = weighted_kmeans(1 + near_zero, None, 8)
+    assert np.array_equal(around_one.codes, weighted_kmeans(near_zero, None, 8).codes)
+
+
 @steady
 @given(cases(), st.integers(2, 12), st.booleans(), st.randoms(use_true_random=False))
 def test_permuting_the_weights_permutes_the_codes(case, clusters, pinned_zero, random):
@@ -239,7 +245,7 @@ def line(name, seed, spread, pinned_zero):
     seed = np.random.default_rng(seed)
     weight = np.sort(DENSITIES[name](seed))
     weight -= 0 if pinned_zero else np.median(weight)
-    return _points(weight, seed.lognormal(sigma=spread, size=N), pinned_zero)
+    return merged_points(weight, seed.lognormal(sigma=spread, size=N), pinned_zero)
 
 
 def cost(points, cuts, pinned):
@@ -301,7 +307,7 @@ def test_even_cuts_leave_no_cell_empty(name, seed, cells):
 
 def test_an_outlier_does_not_take_the_bins():
     weight = np.append(np.random.default_rng(8).standard_normal(N), [1e3, -1e4, 1e6])
-    points = _points(np.sort(weight), np.ones(N + 3), False)
+    points = merged_points(np.sort(weight), np.ones(N + 3), False)
     cuts = even_cuts(points, 20)
     assert {1, N + 1, N + 2} < set(cuts)
 

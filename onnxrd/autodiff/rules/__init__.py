@@ -1,6 +1,7 @@
 """Rules by family of operators; importing this package fills the registry."""
 
 from onnxrd.autodiff.rules import (
+    activations,
     convolution,
     elementwise,
     linear,
@@ -9,4 +10,12 @@ from onnxrd.autodiff.rules import (
     pooling,
 )
 
-__all__ = ["convolution", "elementwise", "linear", "movement", "normalisation", "pooling"]
+__all__ = [
+    "activations",
+    "convolution",
+    "elementwise",
+    "linear",
+    "movement",
+    "normalisation",
+    "pooling",
+]

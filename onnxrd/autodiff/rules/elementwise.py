@@ -1,77 +1,11 @@
-"""Elementwise operators: the cotangent times a local derivative, summed where broadcast."""
+"""Elementwise operators of several inputs: a local derivative, summed where broadcast."""
 
 from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from onnxrd.autodiff.attributes import get_float
-from onnxrd.autodiff.registry import (
-    PER_SAMPLE,
-    REVERSE,
-    Cotangents,
-    reverse,
-)
+from onnxrd.autodiff.registry import PER_SAMPLE, Cotangents, NoRuleError, reverse
 from onnxrd.autodiff.tape import Tape
-
-Local = Callable[[Tape, ir.Node, ir.Value], ir.Value]
-
-
-def _unary(*operators: str) -> Callable[[Local], Local]:
-    """Register dx for operators with one input: (tape, node, dy) → dx."""
-
-    def register(local: Local) -> Local:
-        def rule(
-            t: Tape, node: ir.Node, dys: Sequence[ir.Value | None], wanted: frozenset[int]
-        ) -> Cotangents:
-            assert dys[0] is not None
-            return {0: local(t, node, dys[0])}
-
-        REVERSE.update({("", operator): rule for operator in operators})
-        return local
-
-    return register
-
-
-@_unary("Identity", "Dropout", "Cast")
-def _identity(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
-    return dy
-
-
-@_unary("Neg")
-def _neg(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
-    return t.op("Neg", dy)
-
-
-@_unary("Relu")
-def _relu(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
-    return t.op("Mul", dy, t.op("Sign", t.primal(node.outputs[0])))
-
-
-@_unary("LeakyRelu")
-def _leaky_relu(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
-    slope = get_float(node, "alpha", 0.01)
-    positive = t.op("Cast", t.op("Greater", _x(t, node), 0.0), to=_float(t))
-    return t.op("Mul", dy, t.op("Add", t.op("Mul", positive, 1.0 - slope), slope))
-
-
-@_unary("Sigmoid")
-def _sigmoid(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
-    y = t.primal(node.outputs[0])
-    return t.op("Mul", dy, t.op("Mul", y, t.op("Sub", 1.0, y)))
-
-
-@_unary("Tanh")
-def _tanh(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
-    y = t.primal(node.outputs[0])
-    return t.op("Mul", dy, t.op("Sub", 1.0, t.op("Mul", y, y)))
-
-
-@_unary("Exp")
-def _exp(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
-    return t.op("Mul", dy, t.primal(node.outputs[0]))
-
-
-# Binary operators: the local derivatives, and what broadcasting asks for
 
 
 def _times(t: Tape, node: ir.Node, slot: int, dy: ir.Value) -> ir.Value:
@@ -86,11 +20,53 @@ def _times(t: Tape, node: ir.Node, slot: int, dy: ir.Value) -> ir.Value:
         case ("Div", 1):
             ratio = t.op("Div", t.primal(node.outputs[0]), _input(t, node, 1))
             return t.op("Neg", t.op("Mul", dy, ratio))
+        case ("Mean", _):
+            return t.op("Mul", dy, 1.0 / len(node.inputs))
+        case ("Pow" | "PRelu" | "Where", _):
+            return _SPECIAL[node.op_type](t, node, slot, dy)
+        case ("Max" | "Min", _):
+            return t.op("Mul", dy, _winner(t, node, slot))
     return dy
 
 
-@reverse("Add", "Sub", "Mul", "Div")
-def _binary(
+def _pow(t: Tape, node: ir.Node, slot: int, dy: ir.Value) -> ir.Value:
+    """y = x^p: dx = p x^(p-1), dp = y ln x."""
+    x, p = _input(t, node, 0), _input(t, node, 1)
+    if slot == 0:
+        lowered = t.op("Pow", x, t.op("Sub", p, 1.0))
+        return t.op("Mul", dy, t.op("Mul", p, lowered))
+    return t.op("Mul", dy, t.op("Mul", t.primal(node.outputs[0]), t.op("Log", x)))
+
+
+def _prelu(t: Tape, node: ir.Node, slot: int, dy: ir.Value) -> ir.Value:
+    """y = x where x ≥ 0, else slope · x."""
+    x = _input(t, node, 0)
+    if slot == 1:
+        return t.op("Mul", dy, t.op("Min", x, 0.0))
+    negative = t.mask(t.op("Less", x, 0.0))
+    gain = t.op("Mul", negative, t.op("Sub", _input(t, node, 1), 1.0))
+    return t.op("Mul", dy, t.op("Add", gain, 1.0))
+
+
+def _where(t: Tape, node: ir.Node, slot: int, dy: ir.Value) -> ir.Value:
+    """The cotangent goes to the input that was chosen."""
+    condition = _input(t, node, 0)
+    return t.op("Mul", dy, t.mask(condition if slot == 1 else t.op("Not", condition)))
+
+
+def _winner(t: Tape, node: ir.Node, slot: int) -> ir.Value:
+    """1 where input `slot` is the largest (smallest), in equal parts where several are."""
+    y = t.primal(node.outputs[0])
+    hits = [t.mask(t.op("Equal", _input(t, node, k), y)) for k in range(len(node.inputs))]
+    return hits[slot] if len(hits) == 1 else t.op("Div", hits[slot], t.op("Sum", *hits))
+
+
+_SPECIAL = {"Pow": _pow, "PRelu": _prelu, "Where": _where}
+_OPERATORS = ("Add", "Sub", "Mul", "Div", "Pow", "PRelu", "Where", "Sum", "Mean", "Max", "Min")
+
+
+@reverse(*_OPERATORS)
+def _broadcast(
     t: Tape, node: ir.Node, dys: Sequence[ir.Value | None], wanted: frozenset[int]
 ) -> Cotangents:
     (dy,) = dys
@@ -104,34 +80,29 @@ def _binary(
     return result
 
 
-def _binary_per_sample(slot: int) -> Callable[[Tape, ir.Node, ir.Value], ir.Value]:
+def _broadcast_per_sample(slot: int) -> Callable[[Tape, ir.Node, ir.Value], ir.Value]:
     def rule(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
         value = node.inputs[slot]
         assert value is not None
-        shape = t.shape(node.outputs[0])
-        return t.unbroadcast(_times(t, node, slot, dy), shape, t.shape(value), batched=True)
+        shape, target = t.shape(node.outputs[0]), t.shape(value)
+        if shape[0] != t.samples or (len(target) == len(shape) and target[0] != 1):
+            raise NoRuleError("the sample axis is not the first")
+        return t.unbroadcast(_times(t, node, slot, dy), shape, target, batched=True)
 
     return rule
 
 
 PER_SAMPLE.update(
     {
-        ("", operator, slot): _binary_per_sample(slot)
+        ("", operator, slot): _broadcast_per_sample(slot)
         for operator in ("Add", "Sub", "Mul", "Div")
         for slot in (0, 1)
     }
 )
-
-
-def _x(t: Tape, node: ir.Node) -> ir.Value:
-    return _input(t, node, 0)
+PER_SAMPLE["", "PRelu", 1] = _broadcast_per_sample(1)
 
 
 def _input(t: Tape, node: ir.Node, slot: int) -> ir.Value:
     value = node.inputs[slot]
     assert value is not None
     return t.primal(value)
-
-
-def _float(t: Tape) -> int:
-    return int(ir.DataType.from_numpy(t.dtype))

@@ -90,8 +90,7 @@ def _max_tiles(
     plane = t.const(np.int64(np.prod(shape[2:])))
     chosen = t.op("Cast", t.op("Mod", indices, plane), to=int(ir.DataType.INT32))
     hit = t.op("Equal", t.reshape(chosen, (*shape[:2], *coarse)), grid)
-    mask = t.op("Cast", hit, to=int(ir.DataType.from_numpy(t.dtype)))
-    spread = t.op("Mul", mask, t.reshape(dy, (*shape[:2], *coarse)))
+    spread = t.op("Mul", t.mask(hit), t.reshape(dy, (*shape[:2], *coarse)))
     result = t.reshape(spread, (*shape[:2], *spatial))
     missing = [size - s for size, s in zip(shape[2:], spatial)]
     if any(missing):
@@ -109,7 +108,7 @@ def _global_max(
     flat = (*shape[:2], int(np.prod(shape[2:])))
     first = t.op("ArgMax", t.reshape(t.primal(x), flat), axis=2, keepdims=1)
     places = t.const(np.arange(flat[2]).reshape(1, 1, -1))
-    mask = t.op("Cast", t.op("Equal", first, places), to=int(ir.DataType.from_numpy(t.dtype)))
+    mask = t.mask(t.op("Equal", first, places))
     spread = t.op("Mul", mask, t.reshape(dy, (*shape[:2], 1)))
     return {0: t.reshape(spread, shape)}
 
