@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-import torch.nn.functional as F
 from onnx import helper, numpy_helper
+from torch.nn import functional
 
 Tensors = dict[str, torch.Tensor]
 
@@ -47,7 +47,7 @@ def _folded(path: Path) -> onnx.ModelProto:
 
 def _conv(x, w, b=None, *, pads=(0, 0, 0, 0), strides=(1, 1), dilations=(1, 1), group=1, **_):
     assert list(pads[:2]) == list(pads[2:])
-    return F.conv2d(x, w, b, strides, tuple(pads[:2]), dilations, group)
+    return functional.conv2d(x, w, b, strides, tuple(pads[:2]), dilations, group)
 
 
 def _gemm(a, b, c=None, *, transA=0, transB=0, alpha=1.0, beta=1.0):
@@ -57,7 +57,7 @@ def _gemm(a, b, c=None, *, transA=0, transB=0, alpha=1.0, beta=1.0):
 
 def _pad(x, pads, value=None, **_):
     pairs = np.asarray(pads).reshape(2, -1).T[::-1].reshape(-1)
-    return F.pad(x, pairs.tolist())
+    return functional.pad(x, pairs.tolist())
 
 
 def _slice(x, starts, ends, axes, steps):
@@ -81,5 +81,7 @@ _OPERATORS = {
     "Flatten": lambda x, axis=1: x.flatten(axis),
     "Reshape": lambda x, shape, **_: x.reshape(shape.tolist()),
     "GlobalAveragePool": lambda x: x.mean((2, 3), keepdim=True),
-    "MaxPool": lambda x, *, kernel_shape, strides, **_: F.max_pool2d(x, kernel_shape, strides),
+    "MaxPool": lambda x, *, kernel_shape, strides, **_: functional.max_pool2d(
+        x, kernel_shape, strides
+    ),
 }

@@ -98,7 +98,7 @@ def even_cuts(points: Points, cells: int) -> Ints:
     # The cap is one share of what remains when the steps above it take one each.
     rest, shares = step, inner
     while (above := rest > (cap := rest.sum() / shares)).any():
-        shares -= np.count_nonzero(above)
+        shares -= int(np.count_nonzero(above))
         rest = rest[~above]
     share = np.cumsum(np.minimum(step, cap, out=step), out=step)
     middle = (np.arange(inner) + 0.5) * (share[-1] / inner)

@@ -17,7 +17,7 @@ STEP = 2e-3
 
 
 def build(case, fed=()):
-    """The operator with input k named `i{k}`: those in `fed` are graph inputs, others initializers."""
+    """The operator with inputs `i0`, `i1`, …: those in `fed` are graph inputs, others constants."""
     names = ["" if value is None else f"i{k}" for k, value in enumerate(case.inputs)]
     outputs = [f"o{k}" for k in range(case.outputs)]
     node = helper.make_node(case.op, names, outputs, domain=case.domain, **case.attributes)

@@ -1,11 +1,11 @@
-"""Importance of 512 samples: our reverse mode against torch's vmap(grad), and against a forward pass.
+"""Importance of 512 samples: our reverse mode against torch's vmap(grad), and a forward pass.
 
     python tests/benchmarks/importance.py MODEL CALIB [MODEL CALIB ...]
 
 Both compute E_n[(∂(s_n·z_n)/∂w)²] for all compressible weights, with the same Rademacher seeds s,
-sum over the same samples in the same process, on the same number of threads, in turn, so that a busy
-machine disturbs both alike. torch runs with several chunk sizes and the fastest counts. Peak memory
-is the growth of the resident set over what it was before, from a process of its own for each.
+sum over the same samples in the same process, on the same number of threads, in turn, so that a
+busy machine disturbs both alike. torch runs with several chunk sizes and the fastest counts. Peak
+memory is the growth of the resident set by one measurement, from a process of its own for each.
 Writes importance.json beside this file.
 """
 
@@ -13,7 +13,6 @@ import argparse
 import json
 import multiprocessing
 import platform
-import resource
 import statistics
 import sys
 import time
@@ -94,9 +93,15 @@ def peak(build, *arguments):
 def _peak(build, *arguments):
     made = build(*arguments)
     action = made[0] if isinstance(made, tuple) else made
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+    before = _status("VmRSS")
     action()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(field):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def benchmark(path, data, threads):

@@ -4,7 +4,8 @@
 
 Each FOLDER holds model.onnx, calib.npz and eval.npz; with --models, the networks of models/ are run
 too. Importance comes from 512 calibration samples, nothing is tuned on the evaluation data. Every
-file is written, verified and then measured as it lies on disk. Writes quantize.json beside this one.
+file is written, verified and then measured as it lies on disk. Writes quantize.json beside this
+one.
 """
 
 import argparse
