@@ -181,6 +181,11 @@ def evaluate(
             rows = [outputs[head.output] for outputs in (before, after)]
             if data.sample_axis:
                 rows = [r[: batch.size] for r in rows]
+            if rows[0].shape != rows[1].shape:
+                raise ModelError(
+                    f"output {head.output!r} has shape {list(rows[0].shape)} in the original and "
+                    f"{list(rows[1].shape)} in {compressed.path}. Are these the same network?"
+                )
             if not checked and head.task == "classification":
                 data.check_labels(log_probabilities(head, rows[0]).shape[-1])
             collected[head.output].add(head, rows[0], rows[1], batch.labels)

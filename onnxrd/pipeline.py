@@ -112,7 +112,7 @@ def measure_importance(model: Model, data: Calibration | None, options: Options)
     """Importance as the options ask for it; identity needs no data.
 
     Raises:
-        ImportanceError, CalibrationError: see `onnxrd.importance.fisher`; or there are no data.
+        ImportanceError, CalibrationError: see `onnxrd.importance.diagonal`; or there are no data.
     """
     if options.objective == "identity":
         return identity(model)

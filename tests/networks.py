@@ -1,5 +1,7 @@
 """Small networks and data for tests, built from seeds."""
 
+from itertools import pairwise
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -33,7 +35,7 @@ def mlp(path, *, sizes=(12, 40, 24, 5), softmax=False, batch="N", seed=0, **opti
     """Fully connected ReLU layers with Gemm, weights `w0`, `w1`, … and biases `b0`, …"""
     nodes, weights, value = [], {}, "x"
     last = len(sizes) - 2
-    for k, (a, b) in enumerate(zip(sizes, sizes[1:])):
+    for k, (a, b) in enumerate(pairwise(sizes)):
         weights[f"w{k}"] = normal(b, a, seed=seed + k, scale=1.5 / np.sqrt(a))
         weights[f"b{k}"] = normal(b, seed=seed + 10 + k, scale=0.1)
         out = f"h{k}" if k < last or softmax else "y"
@@ -44,7 +46,9 @@ def mlp(path, *, sizes=(12, 40, 24, 5), softmax=False, batch="N", seed=0, **opti
             value = f"r{k}"
     if softmax:
         nodes.append(helper.make_node("Softmax", [value], ["y"], axis=1))
-    return save(path, nodes, weights, {"x": [batch, sizes[0]]}, {"y": [batch, sizes[-1]]}, **options)
+    return save(
+        path, nodes, weights, {"x": [batch, sizes[0]]}, {"y": [batch, sizes[-1]]}, **options
+    )
 
 
 def cnn(path, *, batch="N"):

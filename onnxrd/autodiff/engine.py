@@ -33,7 +33,7 @@ class ReversePass:
     """A reverse pass ready to run.
 
     Attributes:
-        model: inputs are the taps (`tap:NAME`) and the seeds (`seed:NAME`), outputs the targets.
+        model: inputs are `tap:NAME` and `seed:NAME`, outputs `grad:NAME` of the targets.
         taps: values of the network that the forward pass has to deliver.
         seeds: values of the network at which cotangents are fed.
         targets: names of the weights it delivers.
@@ -114,12 +114,12 @@ class _Sweep:
                 gradient = self.tape.const(np.zeros(self.tape.shape(target), self.tape.dtype))
             elif self.mode == "squared gradient":
                 gradient = self.tape.op("Mul", gradient, gradient)
-            outputs.append((str(target.name), gradient))
+            outputs.append((f"grad:{target.name}", gradient))
         return ReversePass(
             self.tape.model(outputs),
             tuple(self.tape.taps),
             tuple(self.seeds),
-            tuple(name for name, _ in outputs),
+            tuple(str(target.name) for target in self.targets),
             {},
         )
 

@@ -115,7 +115,8 @@ class Gradients:
         cotangents: dict[str, Array] = {
             f"seed:{k}": np.asarray(v, self._dtype) for k, v in seeds.items()
         }
-        return backward.run({**forward.taps, **cotangents})
+        found = backward.run({**forward.taps, **cotangents})
+        return {name.removeprefix("grad:"): array for name, array in found.items()}
 
     def release(self) -> None:
         """Drop all sessions and traces."""

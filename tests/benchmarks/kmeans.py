@@ -4,7 +4,8 @@
 
 Weights are float32, Gaussian or Laplacian, importance is lognormal (σ = 1). scikit-learn runs
 KMeans(k, n_init=1, random_state=0) with sample_weight, on all processors and on one; onnxrd uses
-one. Times are the median of three runs, of seven for onnxrd. Distortion is ½ Σ h (w - ŵ)² over all weights, reckoned by the same function for both.
+one. Times are the median of three runs, of seven for onnxrd. Distortion is ½ Σ h (w - ŵ)² over all
+weights, reckoned by the same function for both.
 
 The reference for "above the optimum" is exact dynamic programming over 32768 bins, 64 or 16 times
 as many as `weighted_kmeans` itself uses, then refined down to single weights. Cuts at the edges of

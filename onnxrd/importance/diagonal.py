@@ -125,7 +125,9 @@ class _Run:
         except ModelError as error:
             why = f"the model does not run on batches ({str(error)[:100]})"
         log.info("batched path: %s", why or "agrees with one sample at a time")
-        return (1, why) if why else (_batch_size(trace), "")
+        if why:
+            return 1, why
+        return next((n for n in fixed if isinstance(n, int)), _batch_size(trace)), ""
 
     def totals(
         self, data: Calibration, size: int, *, batched: bool, track: Track
