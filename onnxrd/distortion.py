@@ -8,7 +8,7 @@ Importance h is scaled so that in both cases  D ≈ ½ Σ_i h_i (w_i − ŵ_i)²
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -33,6 +33,7 @@ class Head:
         source: name of the value that the reverse pass starts from: the logits, or the output.
         axis: of the classes.
         flattened: all axes from `axis` on are one distribution (Softmax before opset 13).
+        sample_axis: axis 0 counts samples; else all of the output belongs to one sample.
         why: how the task was chosen, for the user.
     """
 
@@ -42,27 +43,41 @@ class Head:
     source: str
     axis: int = -1
     flattened: bool = False
+    sample_axis: bool = True
     why: str = ""
 
 
-def find_heads(prepared: ir.Model, task: Task | None = None) -> tuple[Head, ...]:
+def find_heads(
+    prepared: ir.Model, task: Task | None = None, *, sample_axis: bool = True
+) -> tuple[Head, ...]:
     """Decide for each floating-point output what is compared there.
 
     A Softmax or LogSoftmax at the end makes a classifier; so does a linear layer with a matrix
-    [N, K ≥ 2] as its output (bare logits). Everything else is regression. `task` overrides.
+    [N, K ≥ 2] as its output (bare logits). Everything else is regression.
+
+    Args:
+        prepared: the graph, see `Model.prepared`.
+        task: overrides what the end of the graph shows.
+        sample_axis: whether axis 0 of the outputs counts samples, see `Calibration.sample_axis`.
 
     Raises:
         ModelError: the model has no floating-point output.
     """
     opset = prepared.opset_imports.get("", 1)
     heads = tuple(
-        _head(value, task, opset)
+        replace(_head(value, task, opset), sample_axis=sample_axis)
         for value in prepared.graph.outputs
-        if value.dtype is None or value.dtype.is_floating_point()
+        if _is_floating_tensor(value)
     )
     if not heads:
         raise ModelError("the model has no floating-point output to compare.")
     return heads
+
+
+def _is_floating_tensor(output: ir.Value) -> bool:
+    if not isinstance(output.type, ir.TensorType | None):  # a sequence, for example
+        return False
+    return output.dtype is None or output.dtype.is_floating_point()
 
 
 def _head(output: ir.Value, task: Task | None, opset: int) -> Head:
@@ -78,7 +93,7 @@ def _head(output: ir.Value, task: Task | None, opset: int) -> Head:
         form: Form = "probabilities" if op == "Softmax" else "log-probabilities"
         source = str(node.inputs[0].name)
         why = f"the graph ends in {op}"
-        return Head(name, "classification", form, source, axis, opset < 13, why)
+        return Head(name, "classification", form, source, axis, opset < 13, why=why)
     if task == "classification" or (task is None and _ends_in_linear_layer(output, value)):
         why = "asked for" if task else "the graph ends in a linear layer, taken for logits"
         return Head(name, "classification", "logits", name, why=why)
@@ -102,7 +117,7 @@ def _ends_in_linear_layer(output: ir.Value, value: ir.Value) -> bool:
 
 def _rows(head: Head, values: Array) -> Array:
     """The outputs with the classes last: [N, positions, K], or [N, 1, values] for regression."""
-    n = len(values)
+    n = sample_count(head, values.shape)
     if head.task == "regression":
         return values.reshape(n, 1, -1)
     if head.flattened:
@@ -132,16 +147,24 @@ def distortion(head: Head, original: Array, compressed: Array) -> NDArray[np.flo
 
     Classification: D_KL(original ‖ compressed), nats, mean over the positions of a sample.
     Regression: the squared error, summed over the outputs of a sample.
+    Where the output has no sample axis it is one sample, N = 1.
     """
     if head.task == "regression":
         difference = _rows(head, original).astype(np.float64) - _rows(head, compressed)
         return np.asarray((difference**2).sum(axis=(1, 2)))
     p = log_probabilities(head, original)
     q = log_probabilities(head, compressed)
-    return np.asarray((np.exp(p) * (p - q)).sum(axis=-1).mean(axis=-1))
+    with np.errstate(invalid="ignore"):
+        terms = np.where(np.isneginf(p), 0, np.exp(p) * (p - q))  # 0 log 0 = 0
+    return np.asarray(terms.sum(axis=-1).mean(axis=-1))
 
 
 # Seeds of the reverse pass
+
+
+def sample_count(head: Head, shape: Sequence[int]) -> int:
+    """Number of samples in an output, or in a head's source, of this shape."""
+    return int(shape[0]) if head.sample_axis else 1
 
 
 def class_count(head: Head, shape: Sequence[int]) -> int:
@@ -203,7 +226,7 @@ def regression_seed(head: Head, values: Array, directions: Array) -> Array:
 
 def positions(head: Head, shape: Sequence[int]) -> tuple[int, int]:
     """(positions, classes) of one sample at a head; (1, outputs) for regression."""
-    per_sample = int(np.prod(shape[1:]))
+    per_sample = int(np.prod(shape[1:] if head.sample_axis else shape))
     if head.task == "regression":
         return 1, per_sample
     classes = class_count(head, shape)

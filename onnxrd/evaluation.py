@@ -17,6 +17,7 @@ from onnxrd.errors import ModelError, VerificationError
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import LEVELS, Session
 from onnxrd.graph.specs import InputSpec
+from onnxrd.graph.weights import find_weights
 from onnxrd.progress import Track, silent
 
 Array = NDArray[Any]
@@ -25,6 +26,9 @@ TOLERANCE = 1e-4
 """Largest difference, relative to the largest output, between a written model and the dense one."""
 
 BATCH = 64
+
+TIMING_SECONDS = 1.0
+"""How long the latency of two models is compared, roughly."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,13 @@ class _Collected:
     hits: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
 
     def add(self, head: Head, original: Array, compressed: Array, labels: Array | None) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):  # shows as NaN or infinity
+            self._add(head, original, compressed, labels)
+
+    def _add(self, head: Head, original: Array, compressed: Array, labels: Array | None) -> None:
         self.distortions += distortion(head, original, compressed).tolist()
         if head.task == "regression":
-            flat = original.reshape(len(original), -1).astype(np.float64)
-            self.energies += (flat**2).sum(axis=1).tolist()
+            self.energies += distortion(head, original, np.zeros_like(original)).tolist()
             return
         said = [log_probabilities(head, outputs) for outputs in (original, compressed)]
         best = [s.argmax(axis=-1) for s in said]
@@ -170,7 +177,7 @@ def evaluate(
     """
     if missing := set(original.outputs) - set(compressed.outputs):
         raise ModelError(f"{compressed.path} has no output {sorted(missing)[0]!r}.")
-    heads = find_heads(original.prepared(), task)
+    heads = find_heads(original.prepared(), task, sample_axis=data.sample_axis)
     sessions = [Session(m.path, threads=threads) for m in (original, compressed)]
     collected = {head.output: _Collected() for head in heads}
     steps = -(-data.samples // BATCH)
@@ -202,9 +209,7 @@ def evaluate(
 
 def count_parameters(model: Model) -> int:
     """Entries of all floating-point constants of a model, those of Constant nodes included."""
-    graph = model.prepared().graph
-    tensors = [v.const_value for v in graph.initializers.values() if v.const_value is not None]
-    return sum(t.size for t in tensors if t.dtype.is_floating_point())
+    return sum(weight.size for weight in find_weights(model) if weight.floating)
 
 
 def verify(written: Path, dense: ir.Model, base: Path, feeds: Mapping[str, Array]) -> None:
@@ -251,20 +256,20 @@ def _close(found: Array, expected: Array) -> bool:
         return False
     if expected.dtype.kind != "f":
         return bool((found == expected).all())
-    scale = float(np.nanmax(np.abs(expected), initial=0.0))
+    scale = float(np.max(np.abs(expected), where=np.isfinite(expected), initial=0.0))
     return bool(np.allclose(found, expected, rtol=0, atol=TOLERANCE * scale, equal_nan=True))
 
 
 def _time(
     original: Model, compressed: Model, data: Calibration, threads: int
 ) -> tuple[tuple[float, float], float]:
-    """Load times (medians of 3, in turn) and the median latency ratio of 21 paired runs."""
+    """Load times (medians of 3, in turn) and the median ratio of paired runs."""
     feeds = next(iter(data.batches(1))).feeds
     loads = [[_load_seconds(m, threads) for m in (original, compressed)] for _ in range(3)]
     sessions = [Session(m.path, threads=threads) for m in (original, compressed)]
-    for session in sessions:
-        session.run(feeds)
-    runs = [[_run_seconds(session, feeds) for session in sessions] for _ in range(21)]
+    first = sum(_run_seconds(session, feeds) for session in sessions)
+    pairs = int(np.clip(TIMING_SECONDS / first, 11, 301))
+    runs = [[_run_seconds(session, feeds) for session in sessions] for _ in range(pairs)]
     before, after = (median(seconds) for seconds in zip(*loads))
     return (before, after), median(b / a for a, b in runs)
 

@@ -1,11 +1,13 @@
 """What all commands that compress have in common."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from onnxrd.distortion import Task
-from onnxrd.importance import DAMPING, Estimator
+from onnxrd.errors import SettingError
+from onnxrd.importance import Estimator
 from onnxrd.progress import Track, silent
 
 Objective = Literal["fisher", "regression", "identity"]
@@ -19,7 +21,7 @@ class Options:
         objective: "fisher" (for the task that the graph shows), "regression" (Fisher with squared
             error whatever the graph shows), or "identity" (the baseline: all weights alike).
         estimator: of the sum over classes or outputs.
-        damping: of importance, see `Importance.damped`.
+        damping: of importance, see `Importance.damped`; None for the one it was measured with.
         task: overrides what the end of the graph says.
         samples: take so many of the calibration samples at random; None for all.
         seed: of that choice (the estimator has its own).
@@ -32,7 +34,7 @@ class Options:
 
     objective: Objective = "fisher"
     estimator: Estimator = field(default_factory=Estimator)
-    damping: float = DAMPING
+    damping: float | None = None
     task: Task | None = None
     samples: int | None = 512
     seed: int = 0
@@ -41,3 +43,9 @@ class Options:
     force: bool = False
     threads: int = 0
     track: Track = silent
+
+    def __post_init__(self) -> None:
+        if self.damping is not None and not 0 <= self.damping < math.inf:
+            raise SettingError(f"damping {self.damping} must be 0 or more, and finite.")
+        if self.seed < 0:
+            raise SettingError(f"seed {self.seed} is negative: take 0 or more.")

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from onnxrd import encodings, quantizers
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
-from onnxrd.errors import CalibrationError, SettingError, TargetError
+from onnxrd.errors import CalibrationError, ModelError, SettingError, TargetError
 from onnxrd.evaluation import count_parameters, evaluate, example_feeds, verify
 from onnxrd.graph.model import Model, atomic_output, load, save
 from onnxrd.graph.weights import Weight, find_weights
@@ -62,6 +62,7 @@ def quantize(
     """
     if clusters < 2:
         raise SettingError(f"{clusters} clusters cannot hold a weight. Take 2 or more.")
+    _check_share(keep)
 
     def quantizer(weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
         for weight in weights:
@@ -98,6 +99,7 @@ def prune(
     Raises:
         OnnxrdError: see `onnxrd.errors`; nothing has been written then.
     """
+    _check_share(keep)
 
     def quantizer(weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
         arrays = {w.name: w.array() for w in weights}
@@ -126,7 +128,7 @@ def measure_importance(model: Model, data: Calibration | None, options: Options)
         threads=options.threads,
         track=options.track,
     )
-    return replace(measured, damping=options.damping)
+    return measured if options.damping is None else replace(measured, damping=options.damping)
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,8 +154,9 @@ def _compress(
     original, path = load(model), Path(output)
     weights, skipped = _choose(find_weights(original), options.exclude)
     if not weights:
-        raise TargetError(f"{original.path} has no weights to compress: see `onnxrd inspect`.")
-    with atomic_output(path, never=original.files) as temporary:
+        but = " besides those excluded" if options.exclude else ""
+        raise TargetError(f"{original.path} has no weights to compress{but}: see `onnxrd inspect`.")
+    with atomic_output(path, never=(*original.files, *_files(data, importance))) as temporary:
         job = _prepare(original, data, importance, options)
         pairs = zip(weights, quantizer(weights, job.importance))
         tracked = options.track(pairs, "quantizing", len(weights))
@@ -178,19 +181,29 @@ def _compress(
         )
 
 
+def _check_share(keep: float) -> None:
+    if not 0 < keep <= 1:
+        raise SettingError(f"cannot keep a share of {keep}: take one above 0 and up to 1.")
+
+
+def _files(*inputs: Any) -> tuple[Path, ...]:
+    """Those inputs that are paths."""
+    return tuple(Path(given) for given in inputs if isinstance(given, (str, os.PathLike)))
+
+
 def _choose(found: Sequence[Weight], exclude: Sequence[str]) -> tuple[list[Weight], dict[str, str]]:
     """Weights to compress, and the other floating-point constants with their reasons."""
+    excluded: set[str] = set()
     for pattern in exclude:
-        if not any(fnmatchcase(w.name, pattern) for w in found):
+        matching = {w.name for w in found if w.name == pattern or fnmatchcase(w.name, pattern)}
+        excluded |= matching
+        if not matching:
             raise SettingError(
                 f"--exclude {pattern!r} matches no weight. `onnxrd inspect` lists their names."
             )
-    excluded = {w.name for w in found if any(fnmatchcase(w.name, p) for p in exclude)}
     chosen = [w for w in found if not w.skip and w.name not in excluded]
     others = {
-        w.name: w.skip or "excluded"
-        for w in found
-        if (w.skip or w.name in excluded) and w.dtype.kind not in "iub"
+        w.name: w.skip or "excluded" for w in found if (w.skip or w.name in excluded) and w.floating
     }
     return chosen, others
 
@@ -203,10 +216,12 @@ def _prepare(
     if data is not None:
         samples = load_data(data, model.inputs, samples=options.samples, seed=options.seed)
     warnings = []
-    if isinstance(importance, Importance):
-        h = importance
-    elif importance is not None:
-        h = load_importance(Path(importance), model)
+    if importance is not None:
+        h = _measured_before(model, importance, options)
+        if samples is None:
+            warnings.append(
+                "no calibration data: the damage is predicted, but NOT measured. Give --data."
+            )
     elif samples is not None:
         h = measure_importance(model, samples, options)
     else:
@@ -223,10 +238,21 @@ def _prepare(
     return _Job(model, samples, h, options, tuple(warnings))
 
 
+def _measured_before(
+    model: Model, importance: PathLike | Importance, options: Options
+) -> Importance:
+    if not isinstance(importance, Importance):
+        importance = load_importance(Path(importance), model)
+    importance.check_model(model)
+    if options.damping is not None:
+        importance = replace(importance, damping=options.damping)
+    return importance
+
+
 def _write(job: _Job, done: Mapping[Weight, Quantized], path: Path) -> list[Layer]:
     """Write the compressed model and verify the file against its dense equivalent."""
-    smaller, dense = job.model.clone(), job.model.prepared()
     by_name = {weight.name: quantized for weight, quantized in done.items()}
+    smaller, dense = job.model.holding(by_name), job.model.prepared()
     slots = encodings.slots(smaller, by_name)
     fragments = encodings.cheapest_together(by_name, slots, force=job.options.encoding)
     if job.options.encoding is None:
@@ -239,9 +265,21 @@ def _write(job: _Job, done: Mapping[Weight, Quantized], path: Path) -> list[Laye
             approximation = quantized.dequantize()
             dense.graph.initializers[weight.name].const_value = ir.tensor(approximation)
             layers.append(_layer(job, weight, quantized, fragments[weight.name]))
-    feeds = next(iter(job.data.batches(4))).feeds if job.data else example_feeds(job.model.inputs)
-    verify(path, dense, job.model.path.parent, feeds)
+    _verify(job, dense, path)
     return layers
+
+
+def _verify(job: _Job, dense: ir.Model, path: Path) -> None:
+    base = job.model.path.parent
+    if job.data is not None:
+        verify(path, dense, base, next(iter(job.data.batches(4))).feeds)
+        return
+    try:
+        verify(path, dense, base, example_feeds(job.model.inputs))
+    except ModelError as error:
+        raise ModelError(
+            f"the model does not run on made-up inputs, give some by --data: {error}"
+        ) from error
 
 
 def _layer(job: _Job, weight: Weight, quantized: Quantized, fragment: encodings.Fragment) -> Layer:

@@ -27,7 +27,7 @@ def calib(tmp_path):
 
 @pytest.fixture
 def run(capsys):
-    """Run the command line; returns exit code, stdout and stderr, one line each."""
+    """Run the command line: exit code, stdout, and stderr in one line."""
 
     def call(*arguments):
         code = 0
@@ -40,3 +40,26 @@ def run(capsys):
         return Ran(code, captured.out, " ".join(captured.err.split()))
 
     return call
+
+
+@pytest.fixture
+def refused(run, tmp_path):
+    """Run a command that must fail: it says why on stderr, and no file appears or changes."""
+
+    def call(code, *telling, arguments):
+        before = _snapshot(tmp_path)
+        ran = run(*arguments)
+        assert ran.code == code, ran.err
+        for text in telling:
+            assert text in ran.err, ran.err
+        assert ran.err
+        assert ran.out == ""
+        assert _snapshot(tmp_path) == before
+        return ran
+
+    return call
+
+
+def _snapshot(folder):
+    """Every path below a folder, links unresolved, with what the files hold."""
+    return {p: p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}

@@ -6,21 +6,41 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+node = helper.make_node
 
-def save(path, nodes, weights, inputs, outputs, *, opset=17, ir_version=8, **extra):
-    """Write a model; inputs and outputs are name → shape (float32)."""
+
+def save(
+    path,
+    nodes,
+    weights,
+    inputs,
+    outputs,
+    *,
+    opset=17,
+    ir_version=8,
+    dtype=TensorProto.FLOAT,
+    **extra,
+):
+    """Write a model; inputs and outputs are name → shape, or name → (type, shape)."""
     graph = helper.make_graph(
         nodes,
         "network",
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in inputs.items()],
-        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in outputs.items()],
+        [_info(name, shape, dtype) for name, shape in inputs.items()],
+        [_info(name, shape, dtype) for name, shape in outputs.items()],
         [numpy_helper.from_array(np.asarray(w), n) for n, w in weights.items()],
     )
     imports = [helper.make_opsetid("", opset)]
+    imports += [helper.make_opsetid(f.domain, 1) for f in extra.get("functions", [])]
     model = helper.make_model(graph, opset_imports=imports, ir_version=ir_version, **extra)
     onnx.checker.check_model(model)
     onnx.save(model, path)
     return path
+
+
+def _info(name, shape, dtype):
+    if isinstance(shape, tuple):
+        dtype, shape = shape
+    return helper.make_tensor_value_info(name, dtype, shape)
 
 
 def rng(seed=0):
@@ -39,31 +59,30 @@ def mlp(path, *, sizes=(12, 40, 24, 5), softmax=False, batch="N", seed=0, **opti
         weights[f"w{k}"] = normal(b, a, seed=seed + k, scale=1.5 / np.sqrt(a))
         weights[f"b{k}"] = normal(b, seed=seed + 10 + k, scale=0.1)
         out = f"h{k}" if k < last or softmax else "y"
-        nodes.append(helper.make_node("Gemm", [value, f"w{k}", f"b{k}"], [out], transB=1))
+        nodes.append(node("Gemm", [value, f"w{k}", f"b{k}"], [out], transB=1))
         value = out
         if k < last:
-            nodes.append(helper.make_node("Relu", [out], [f"r{k}"]))
+            nodes.append(node("Relu", [out], [f"r{k}"]))
             value = f"r{k}"
     if softmax:
-        nodes.append(helper.make_node("Softmax", [value], ["y"], axis=1))
+        nodes.append(node("Softmax", [value], ["y"], axis=1))
     return save(
         path, nodes, weights, {"x": [batch, sizes[0]]}, {"y": [batch, sizes[-1]]}, **options
     )
 
 
-def cnn(path, *, batch="N"):
+def cnn(path, *, batch="N", activation="Relu", pool="MaxPool"):
     """Convolutions (strided, grouped), batch normalisation, a residual sum, pooling, a Gemm."""
-    node = helper.make_node
     nodes = [
         node("Conv", ["x", "c1", "d1"], ["a1"], pads=[1, 1, 1, 1]),
         node("BatchNormalization", ["a1", "g", "h", "m", "v"], ["n1"]),
-        node("Relu", ["n1"], ["r1"]),
+        node(activation, ["n1"], ["r1"]),
         node("Conv", ["r1", "c2"], ["a2"], pads=[1, 1, 1, 1], group=2),
         node("Add", ["a2", "r1"], ["s2"]),
-        node("Relu", ["s2"], ["r2"]),
-        node("MaxPool", ["r2"], ["p2"], kernel_shape=[2, 2], strides=[2, 2]),
+        node(activation, ["s2"], ["r2"]),
+        node(pool, ["r2"], ["p2"], kernel_shape=[2, 2], strides=[2, 2]),
         node("Conv", ["p2", "c3", "d3"], ["a3"], strides=[2, 2], pads=[1, 1, 1, 1]),
-        node("Relu", ["a3"], ["r3"]),
+        node(activation, ["a3"], ["r3"]),
         node("GlobalAveragePool", ["r3"], ["p3"]),
         node("Flatten", ["p3"], ["f3"]),
         node("Gemm", ["f3", "w", "b"], ["y"], transB=1),
@@ -82,6 +101,96 @@ def cnn(path, *, batch="N"):
         "b": normal(7, seed=11, scale=0.1),
     }
     return save(path, nodes, weights, {"x": [batch, 2, 8, 8]}, {"y": [batch, 7]})
+
+
+def recurrent(path):
+    """An LSTM whose state goes in and comes out; time first, so there is no axis of samples."""
+    nodes = [
+        node("LSTM", ["x", "W", "R", "B", "", "h", "c"], ["s", "hn", "cn"], hidden_size=6),
+        node("Squeeze", ["s", "one"], ["q"]),
+        node("MatMul", ["q", "w"], ["z"]),
+        node("Softmax", ["z"], ["y"], axis=-1),
+    ]
+    weights = {
+        "W": normal(1, 24, 5, seed=1, scale=0.5),
+        "R": normal(1, 24, 6, seed=2, scale=0.4),
+        "B": normal(1, 48, seed=3, scale=0.1),
+        "w": normal(6, 11, seed=4),
+        "one": np.array([1]),
+    }
+    inputs = {"x": ["T", 1, 5], "h": [1, 1, 6], "c": [1, 1, 6]}
+    return save(path, nodes, weights, inputs, {"y": ["T", 1, 11]})
+
+
+def with_function(path):
+    """A dense layer as a model-local function that holds a weight, called twice."""
+    body = [
+        node(
+            "Constant", [], ["W"], value=numpy_helper.from_array(normal(12, 12, seed=3, scale=0.3))
+        ),
+        node("MatMul", ["a", "W"], ["m"]),
+        node("Tanh", ["m"], ["t"]),
+        node("MatMul", ["t", "B"], ["r"]),
+    ]
+    imports = [helper.make_opsetid("", 17)]
+    dense = helper.make_function("mine", "dense", ["a", "B"], ["r"], body, imports)
+    nodes = [
+        node("dense", ["x", "V"], ["h"], domain="mine"),
+        node("dense", ["h", "U"], ["y"], domain="mine"),
+    ]
+    weights = {"V": normal(12, 12, seed=4), "U": normal(12, 8, seed=5)}
+    return save(path, nodes, weights, {"x": ["N", 12]}, {"y": ["N", 8]}, functions=[dense])
+
+
+def with_branches(path):
+    """Weights within the branches of an If, one of them in a Constant node, and one behind it."""
+    inside = numpy_helper.from_array(normal(12, 20, seed=1))
+    result = [helper.make_tensor_value_info("h", TensorProto.FLOAT, ["N", 20])]
+    then = [node("Constant", [], ["inside"], value=inside), node("MatMul", ["x", "inside"], ["h"])]
+    other = [node("MatMul", ["x", "other"], ["h"])]
+    array = numpy_helper.from_array(normal(12, 20, seed=2), "other")
+    nodes = [
+        node("ReduceSum", ["x"], ["sum"], keepdims=0),
+        node("Greater", ["sum", "zero"], ["positive"]),
+        node(
+            "If",
+            ["positive"],
+            ["b"],
+            then_branch=helper.make_graph(then, "then", [], result),
+            else_branch=helper.make_graph(other, "else", [], result, [array]),
+        ),
+        node("MatMul", ["b", "w"], ["y"]),
+    ]
+    weights = {"w": normal(20, 8, seed=3, scale=0.3), "zero": np.float32(0)}
+    return save(path, nodes, weights, {"x": ["N", 12]}, {"y": ["N", 8]})
+
+
+def external(path, location="weights.bin"):
+    """The `mlp` with its weights in `weights.bin`; they are looked for at `location`."""
+    model = onnx.load(mlp(path))
+    settings = {"all_tensors_to_one_file": True, "location": "weights.bin", "size_threshold": 100}
+    onnx.save(model, path, save_as_external_data=True, **settings)
+    model = onnx.load(path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def replace(path, name, array):
+    """Give an initializer other values, in place."""
+    model = onnx.load(path)
+    (tensor,) = [t for t in model.graph.initializer if t.name == name]
+    tensor.CopyFrom(numpy_helper.from_array(array, name))
+    onnx.save(model, path)
+    return path
+
+
+def arrays(path):
+    """The initializers of a model: name → array."""
+    return {t.name: numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
 
 
 def data(path, *, samples=40, shape=(12,), classes=5, seed=0, name="x", labels=True):

@@ -16,6 +16,8 @@ import numpy as np
 import onnx_ir as ir
 
 import onnxrd.autodiff.rules  # noqa: F401  (fills the registry)
+from onnxrd.autodiff.attributes import get_int
+from onnxrd.autodiff.dependence import captured_by, depending_on
 from onnxrd.autodiff.registry import PER_SAMPLE, REVERSE, SQUARES, NoRuleError, domain_of
 from onnxrd.autodiff.tape import Tape
 from onnxrd.autodiff.trace import Trace
@@ -94,8 +96,8 @@ class _Sweep:
         self.graph = trace.model.graph
         self.seeds, self.targets, self.mode, self.tape = seeds, targets, mode, tape
         self.blocked: dict[str, str] = {}
-        self._upstream = _depending_on(self.graph, targets, tape)
-        self._constant = set(trace.constants) | set(self.graph.initializers.values())
+        self._upstream = depending_on(self.graph, targets, tape)
+        self._constant = self._weights_and_moved_weights()
         self._arrived: dict[ir.Value, list[ir.Value]] = {}
 
     def run(self) -> None:
@@ -111,7 +113,7 @@ class _Sweep:
         for target in self.targets:
             gradient = self._cotangent(target)
             if gradient is None:
-                gradient = self.tape.const(np.zeros(self.tape.shape(target), self.tape.dtype))
+                gradient = self.tape.zeros(self.tape.shape(target))
             elif self.mode == "squared gradient":
                 gradient = self.tape.op("Mul", gradient, gradient)
             outputs.append((f"grad:{target.name}", gradient))
@@ -124,10 +126,15 @@ class _Sweep:
         )
 
     def _visit(self, node: ir.Node) -> None:
+        if not any(output in self._arrived for output in node.outputs):
+            return
+        captured = [value for value in captured_by(node) if value in self._upstream]
+        if captured:
+            self._block(node, captured, "it has a subgraph")
         wanted = frozenset(
             slot for slot, value in enumerate(node.inputs) if value in self._upstream
         )
-        if not wanted or not any(output in self._arrived for output in node.outputs):
+        if not wanted:
             return
         cotangents = [self._cotangent(output) for output in node.outputs]
         try:
@@ -136,7 +143,7 @@ class _Sweep:
             else:
                 gradients = self._reverse(node, cotangents, wanted)
         except NoRuleError as reason:
-            self._block(node, wanted, str(reason))
+            self._block(node, [node.inputs[slot] for slot in wanted], str(reason))
             return
         for slot, gradient in gradients.items():
             value = node.inputs[slot]
@@ -155,10 +162,11 @@ class _Sweep:
         self, node: ir.Node, cotangents: Sequence[ir.Value | None], wanted: frozenset[int]
     ) -> Mapping[int, ir.Value]:
         """Activations by their reverse rule, weights by the rule for their per-sample squares."""
-        if node.outputs[0] in self._constant:  # between a weight and its use
-            if node.op_type not in PASSED_THROUGH:
-                raise NotBatchableError(f"a weight goes through {node.op_type} before its use")
+        first = node.outputs[0]
+        if first in self._constant:  # between a weight and its use
             return self._reverse(node, cotangents, wanted)
+        if first in self.tape.trace.fixed and self._leading(first) != self.tape.samples:
+            raise NotBatchableError(f"a weight goes through {node.op_type} before its use")
         weights = frozenset(slot for slot in wanted if node.inputs[slot] in self._constant)
         gradients: dict[int, ir.Value] = {}
         if wanted - weights:
@@ -168,20 +176,52 @@ class _Sweep:
             assert value is not None
             if len(cotangents) != 1 or cotangents[0] is None or value in self._arrived:
                 raise NotBatchableError(f"{value.name} is used more than once")
-            gradients[slot] = self._squares(node, slot, cotangents[0])
+            gradients[slot] = self._squares(node, slot, value, cotangents[0])
         return gradients
 
-    def _squares(self, node: ir.Node, slot: int, cotangent: ir.Value) -> ir.Value:
+    def _squares(self, node: ir.Node, slot: int, value: ir.Value, cotangent: ir.Value) -> ir.Value:
         use = (domain_of(node), node.op_type, slot)
+        reason = f"{node.op_type} has no batched rule for input {slot}"
         if use in SQUARES:
             try:
                 return SQUARES[use](self.tape, node, cotangent)
-            except NoRuleError:
-                pass
+            except NoRuleError as error:
+                reason = f"{node.op_type}: {error}"
         if use not in PER_SAMPLE:
-            raise NotBatchableError(f"{node.op_type} has no batched rule for input {slot}")
-        gradients = PER_SAMPLE[use](self.tape, node, cotangent)
-        return self.tape.sum(self.tape.op("Mul", gradients, gradients), [0])
+            raise NotBatchableError(reason)
+        try:
+            gradients = PER_SAMPLE[use](self.tape, node, cotangent)
+        except NoRuleError as error:
+            raise NotBatchableError(f"{node.op_type}: {error}") from error
+        shape = (self.tape.samples, *self.tape.shape(value))
+        return self.tape.total(self.tape.op("Mul", gradients, gradients), shape)
+
+    def _weights_and_moved_weights(self) -> set[ir.Value]:
+        """Initializers, and what others become that only have their entries moved."""
+        constant = set(self.graph.initializers.values())
+        for node in self.graph:
+            fixed = all(v in self.tape.trace.fixed for v in node.outputs if v.name)
+            alone = all(v in constant for v in node.inputs if v in self._upstream)
+            if fixed and alone and self._only_moves(node):
+                constant.update(node.outputs)
+        return constant
+
+    def _leading(self, value: ir.Value) -> int:
+        """Length of axis 0."""
+        return next(iter(self.tape.shape(value)), 1)
+
+    def _only_moves(self, node: ir.Node) -> bool:
+        """Every entry of the input lands in at most one place, unchanged: so do its squares."""
+        moved = node.inputs[0] if node.inputs else None
+        if node.op_type in PASSED_THROUGH or node.op_type in _MOVES or moved is None:
+            return True
+        if node.op_type == "Expand":
+            return self.tape.shape(moved) == self.tape.shape(node.outputs[0])
+        index = self.tape.constant(node.inputs[1]) if node.op_type == "Gather" else None
+        if index is None:
+            return False
+        axis = get_int(node, "axis", 0)
+        return np.unique(index % self.tape.shape(moved)[axis]).size == index.size
 
     def _cotangent(self, value: ir.Value) -> ir.Value | None:
         """The sum of all cotangents that have arrived at a value."""
@@ -194,9 +234,9 @@ class _Sweep:
             self._arrived[value] = arrived = [self.tape.op("Sum", *arrived)]
         return arrived[0]
 
-    def _block(self, node: ir.Node, wanted: Iterable[int], reason: str) -> None:
+    def _block(self, node: ir.Node, values: Iterable[ir.Value | None], reason: str) -> None:
         text = f"{node.op_type} has no derivative here" + (f" ({reason})" if reason else "")
-        stack = [node.inputs[slot] for slot in wanted]
+        stack = list(values)
         seen: set[ir.Value] = set()
         while stack:
             value = stack.pop()
@@ -206,13 +246,8 @@ class _Sweep:
             if value in self.targets:
                 self.blocked.setdefault(str(value.name), text)
             producer = value.producer()
-            stack.extend(producer.inputs if producer else ())
+            stack.extend((*producer.inputs, *captured_by(producer)) if producer else ())
 
 
-def _depending_on(graph: ir.Graph, targets: Sequence[ir.Value], tape: Tape) -> set[ir.Value]:
-    """All floating-point values that a target has an influence on, the targets among them."""
-    upstream = set(targets)
-    for node in graph:
-        if any(value in upstream for value in node.inputs):
-            upstream.update(v for v in node.outputs if v.name and tape.is_float(v))
-    return upstream
+_MOVES = frozenset({"Concat", "Slice", "Split", "DepthToSpace", "SpaceToDepth"})
+"""Operators that only move entries, besides those that a weight is followed through."""

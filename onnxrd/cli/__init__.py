@@ -1,6 +1,7 @@
 """The command line: exit codes, and errors as messages."""
 
 import logging
+import os
 import sys
 
 import click
@@ -25,10 +26,15 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # whoever reads the result has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:  # stdout is a full disk, for example
+        _fail(str(error), 1)
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; nothing was written.", INTERRUPTED)
 
 
 def _fail(message: str, code: int) -> None:
-    stderr().print(f"error: {message}", style="bold red", markup=False, soft_wrap=True)
+    stderr().print(f"error: {message}", style="bold red", soft_wrap=True)
     sys.exit(code)

@@ -12,7 +12,7 @@ from onnxrd.cli import parameters
 from onnxrd.cli.console import progress_bar, stderr, stdout
 from onnxrd.distortion import Task
 from onnxrd.evaluation import evaluate
-from onnxrd.graph.model import load
+from onnxrd.graph.model import atomic_output, load
 from onnxrd.graph.weights import find_weights
 from onnxrd.progress import silent
 from onnxrd.report import data as report_data
@@ -64,19 +64,34 @@ def importance(model: Path, output: Path, data: str | None, as_json: bool, **res
     onnxrd quantize model.onnx -o small.onnx --importance importance.npz
     """
     options = parameters.options(**rest)
+    if data is None and options.objective != "identity":
+        raise click.UsageError("--data is needed to measure importance on.")
     loaded = load(model)
-    samples = None
-    if data is not None:
-        samples = load_data(data, loaded.inputs, samples=options.samples, seed=options.seed)
-    measured = pipeline.measure_importance(loaded, samples, options)
-    measured.save(output, never=loaded.files)
+    given = () if data is None else (Path(data),)
+    with atomic_output(output, never=(*loaded.files, *given)) as temporary:
+        samples = None
+        if data is not None:
+            samples = load_data(data, loaded.inputs, samples=options.samples, seed=options.seed)
+        measured = pipeline.measure_importance(loaded, samples, options)
+        measured.save(temporary)
     _print(as_json, report_data.importance_data(measured), tables.importance_table(measured))
 
 
 @onnxrd.command()
 @MODEL
-@click.option("--clusters", default=16, show_default=True, help="Levels for each weight tensor.")
-@click.option("--ratio", default=1.0, help="Share of the weights to keep; the others become zero.")
+@click.option(
+    "--clusters",
+    type=click.IntRange(2, 65536),
+    default=16,
+    show_default=True,
+    help="Levels for each weight tensor.",
+)
+@click.option(
+    "--ratio",
+    type=parameters.SHARE,
+    default=1.0,
+    help="Share of the weights to keep; the others become zero.",
+)
 @parameters.compression
 @parameters.data
 @parameters.samples(512)
@@ -113,7 +128,7 @@ def quantize(
 
 @onnxrd.command()
 @MODEL
-@click.option("--ratio", type=float, required=True, help="Share of the weights to keep.")
+@click.option("--ratio", type=parameters.SHARE, required=True, help="Share of weights to keep.")
 @click.option(
     "--scope",
     type=click.Choice(["layer", "global"]),
@@ -193,7 +208,7 @@ def evaluate_command(
 
 def _print_result(result: Result, as_json: bool, quiet: bool) -> None:
     for warning in () if quiet else result.warnings:
-        stderr().print(f"warning: {warning}", style="bold yellow")
+        stderr().print(f"warning: {warning}", style="bold yellow", soft_wrap=True)
     _print(as_json, report_data.result_data(result), tables.result_table(result))
 
 

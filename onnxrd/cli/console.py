@@ -14,12 +14,14 @@ WIDTH = 120
 
 def stdout() -> Console:
     """Where results go."""
-    return Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False, soft_wrap=False)
+    return Console(
+        width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False
+    )
 
 
 def stderr() -> Console:
     """Where progress, warnings and errors go."""
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def progress_bar(things: Iterable[T], what: str, total: int) -> Iterable[T]:

@@ -13,6 +13,7 @@ from onnxrd.options import Options
 from onnxrd.progress import silent
 
 Command = Callable[..., Any]
+_BY_DEFAULT = click.core.ParameterSource.DEFAULT
 FILE = click.Path(path_type=Path)
 
 
@@ -38,7 +39,13 @@ data = _all(
         help="Calibration data: an .npz keyed by input name (with `labels` if you have them), a "
         "folder of .npz files, test_data_set_* folders, or script.py:function.",
     ),
-    click.option("--seed", default=0, show_default=True, help="Of every random choice."),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Of every random choice.",
+    ),
     click.option(
         "--threads", type=click.IntRange(min=0), default=0, help="For onnxruntime; 0: its choice."
     ),
@@ -89,11 +96,15 @@ estimation = _all(
     click.option(
         "--damping",
         type=click.FloatRange(min=0),
-        default=DAMPING,
-        show_default=True,
+        default=None,
+        show_default=str(DAMPING),
         help="Share of a tensor's mean importance that each of its weights gets on top.",
     ),
 )
+
+SHARE = click.FloatRange(min=0, max=1, min_open=True)
+
+_MEASUREMENT = ("objective", "estimator", "probes", "temperature")
 
 compression = _all(
     click.option("-o", "--output", type=FILE, required=True, help="File to write."),
@@ -109,7 +120,15 @@ compression = _all(
 
 
 def options(**chosen: Any) -> Options:
-    """The shared settings of a command line."""
+    """The shared settings of a command line.
+
+    Raises:
+        UsageError: how importance is measured, although it is given.
+    """
+    context = click.get_current_context()
+    given = [n for n in _MEASUREMENT if context.get_parameter_source(n) is not _BY_DEFAULT]
+    if context.params.get("importance") is not None and given:
+        raise click.UsageError(f"--{given[0]} has no effect: --importance is measured already.")
     estimator = Estimator(
         chosen["estimator"], chosen["probes"], chosen["temperature"], chosen["seed"]
     )

@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,6 +73,20 @@ class Model:
         """A copy of the graph that may be edited; the weights themselves are shared."""
         return self.ir.clone()
 
+    def holding(self, names: Collection[str]) -> onnx_ir.Model:
+        """A copy that may be edited and holds these weights; functions stay unless they hold one.
+
+        Args:
+            names: of weights, as in `prepared`.
+        """
+        model = self.clone()
+        if model.functions:
+            held = {value.name for graph in model.graphs() for value in graph.initializers.values()}
+            held |= {value.name for node in model.graph.all_nodes() for value in node.outputs}
+            if not held.issuperset(names):
+                common_passes.InlinePass()(model)
+        return model
+
     def prepared(self) -> onnx_ir.Model:
         """A copy ready for analysis: functions inlined, Constant nodes as initializers.
 
@@ -95,7 +109,8 @@ def load(path: str | os.PathLike[str]) -> Model:
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelError(f"{path}: no such file. Give the path of an .onnx model.")
+        what = "this is a folder" if path.is_dir() else "no such file"
+        raise ModelError(f"{path}: {what}. Give the path of an .onnx model.")
     try:
         loaded = onnx_ir.load(path)
     except Exception as error:  # protobuf, onnx_ir and the OS each have exceptions of their own
@@ -133,28 +148,37 @@ def atomic_output(path: Path, *, never: tuple[Path, ...] = ()) -> Iterator[Path]
         never: files that must not be overwritten, such as the input.
 
     Raises:
-        ModelError: the folder does not exist or cannot be written, or `path` is one of `never`.
+        ModelError: the folder does not exist or cannot be written, or `path` is one of `never` or
+            something else than a file, such as a device.
     """
-    if path.is_dir():
-        raise ModelError(f"{path} is a folder. Give the name of the file to write.")
-    if any(path.resolve() == other.resolve() for other in never):
-        raise ModelError(f"{path} is the input, which is never overwritten. Choose another output.")
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "no ordinary file"
+        raise ModelError(f"{path} is {what}. Give the name of the file to write.")
+    _refuse(path, never)
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
         raise ModelError(f"cannot write to {path.parent} ({error.strerror}).") from error
     try:
         yield folder / path.name
-        for written in sorted(folder.iterdir(), key=lambda file: file.name == path.name):
-            os.replace(written, path.parent / written.name)
+        moves = {file: path.parent / file.name for file in folder.iterdir()}
+        for target in moves.values():
+            _refuse(target, never)
+        for written in sorted(moves, key=lambda file: file.name == path.name):
+            os.replace(written, moves[written])
     except OSError as error:
         raise ModelError(f"cannot write {path} ({error.strerror}).") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _refuse(path: Path, never: tuple[Path, ...]) -> None:
+    if any(path.resolve() == other.resolve() for other in never):
+        raise ModelError(f"{path} is an input, which is never overwritten. Choose another output.")
+
+
 def _input_spec(value: onnx_ir.Value) -> InputSpec:
-    if value.dtype is None:
+    if value.dtype is None or not isinstance(value.type, onnx_ir.TensorType):
         raise ModelError(f"input {value.name!r} is not a tensor; only tensors can be fed.")
     shape = None
     if value.shape is not None:

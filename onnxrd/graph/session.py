@@ -70,8 +70,9 @@ class Session:
     def run(
         self, feeds: Mapping[str, Array | ort.OrtValue], outputs: Sequence[str] | None = None
     ) -> dict[str, Array]:
-        """Run once and return the outputs as arrays (all of them, or the ones named)."""
-        return {name: value.numpy() for name, value in self.run_values(feeds, outputs).items()}
+        """Run once and return the outputs that are tensors, of all or of the ones named."""
+        values = self.run_values(feeds, outputs)
+        return {name: value.numpy() for name, value in values.items() if value.is_tensor()}
 
     def run_values(
         self, feeds: Mapping[str, Array | ort.OrtValue], outputs: Sequence[str] | None = None

@@ -1,7 +1,7 @@
 """Find the weights of a network: what each one is, who uses it, and which are left alone."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,8 @@ _ELEMENTWISE = {"Add": "bias", "Sub": "bias", "Mul": "normalisation", "Div": "no
 
 COMPRESSIBLE = frozenset({"convolution", "linear", "embedding", "recurrent"})
 """Roles whose weights are compressed; biases and normalisation parameters stay as they are."""
+
+COMPRESSIBLE_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,11 @@ class Weight:
         """More than one operator computes with it."""
         return len(self.uses) > 1
 
+    @property
+    def floating(self) -> bool:
+        """Whether its entries are floating-point numbers, of whatever width."""
+        return is_floating(self.value)
+
     def array(self) -> NDArray[Any]:
         """The entries, read from disk if they lie in external data.
 
@@ -110,16 +117,16 @@ class Weight:
         assert self.value.const_value is not None
         array = np.asarray(self.value.const_value.numpy())
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad = int(np.size(array) - np.isfinite(array).sum())
+            bad = int(array.size - np.isfinite(array).sum())
             raise ModelError(
-                f"weight {self.name!r} has {bad} entries that are NaN or infinite. "
+                f"weight {self.name!r}: {bad} of {array.size} entries are NaN or infinite. "
                 "The model is broken: export it again from a sound checkpoint."
             )
         return array
 
 
 def find_weights(model: Model, prepared: ir.Model | None = None) -> list[Weight]:
-    """All constant tensors of the main graph, in the order of their first use.
+    """All constant tensors of a model, in the order of their first use.
 
     Args:
         model: the model.
@@ -130,13 +137,22 @@ def find_weights(model: Model, prepared: ir.Model | None = None) -> list[Weight]
     """
     graph = (prepared or model.prepared()).graph
     alive = _alive(graph)
-    weights = [
-        _describe(name, value, alive)
-        for name, value in graph.initializers.items()
-        if value.const_value is not None
-    ]
-    order = {node: position for position, node in enumerate(graph)}
+    weights = [_describe(value, alive) for value in constants(graph)]
+    for body in graph.subgraphs():
+        inner = [_describe(value, alive) for value in constants(body)]
+        weights += [replace(w, skip=w.skip or "in the body of an If, Loop or Scan") for w in inner]
+    order = {node: position for position, node in enumerate(graph.all_nodes())}
     return sorted(weights, key=lambda w: min((order.get(u.node, -1) for u in w.uses), default=-1))
+
+
+def constants(graph: ir.Graph) -> Iterator[ir.Value]:
+    """The values of a prepared graph that hold a tensor, without those of subgraphs."""
+    return (value for value in graph.initializers.values() if value.const_value is not None)
+
+
+def is_floating(value: ir.Value) -> bool:
+    """Whether a constant holds floating-point numbers, of whatever width."""
+    return value.const_value is not None and value.const_value.dtype.is_floating_point()
 
 
 def uses_of(value: ir.Value, moved: tuple[ir.Node, ...] = ()) -> Iterator[Use]:
@@ -149,17 +165,17 @@ def uses_of(value: ir.Value, moved: tuple[ir.Node, ...] = ()) -> Iterator[Use]:
             yield Use(node, slot, moved)
 
 
-def _describe(name: str, value: ir.Value, alive: set[ir.Node]) -> Weight:
+def _describe(value: ir.Value, alive: set[ir.Node]) -> Weight:
     assert value.const_value is not None
     shape = tuple(value.const_value.shape.numpy())
     dtype = np.dtype(value.const_value.dtype.numpy())
     uses = tuple(uses_of(value))
-    roles = {_role(use, shape) for use in uses if use.node in alive}
-    compressible = roles & COMPRESSIBLE
-    role = min(compressible or roles or {"other"})
+    roles = {use: _role(use, shape) for use in uses if use.node in alive}
+    compressible = [use for use, role in roles.items() if role in COMPRESSIBLE]
+    role = min([roles[use] for use in compressible] or [*roles.values()] or ["other"])
     skip = _reason_to_skip(value, shape, role, uses, alive)
-    axis = _channel_axis(uses[0], len(shape)) if role in COMPRESSIBLE else None
-    return Weight(name, value, shape, dtype, role, axis, uses, skip)
+    axis = _channel_axis(compressible[0], len(shape)) if compressible else None
+    return Weight(str(value.name), value, shape, dtype, role, axis, uses, skip)
 
 
 def _role(use: Use, shape: tuple[int, ...]) -> str:
@@ -176,12 +192,9 @@ def _reason_to_skip(
     value: ir.Value, shape: tuple[int, ...], role: str, uses: tuple[Use, ...], alive: set[ir.Node]
 ) -> str:
     assert value.const_value is not None
-    if value.const_value.dtype not in (
-        ir.DataType.FLOAT,
-        ir.DataType.FLOAT16,
-        ir.DataType.DOUBLE,
-    ):
-        return f"{value.const_value.dtype.name.lower()}, not floating point"
+    if value.const_value.dtype not in COMPRESSIBLE_TYPES:
+        name = value.const_value.dtype.name.lower()
+        return f"{name} is not supported" if is_floating(value) else f"{name}, not floating point"
     if value.is_graph_output():
         return "is itself an output of the model"
     if not any(use.node in alive for use in uses):

@@ -1,7 +1,7 @@
 """How much an error in each weight costs: estimate it, keep it, load it."""
 
-from onnxrd.importance.estimators import Estimator
 from onnxrd.importance.diagonal import fisher
+from onnxrd.importance.estimators import Estimator
 from onnxrd.importance.importance import DAMPING, Importance, identity, load_importance
 
 __all__ = ["DAMPING", "Estimator", "Importance", "fisher", "identity", "load_importance"]

@@ -56,15 +56,18 @@ def fisher(
         track: shows progress.
 
     Raises:
-        ImportanceError: no weight has a derivative, or a gradient is not finite.
+        ImportanceError: no weight has a derivative, or an output or a gradient is not finite.
+        ModelError: a weight is not finite.
         CalibrationError: the data do not fit.
     """
     estimator = estimator or Estimator()
     prepared = model.prepared()
-    heads = find_heads(prepared, task)
+    heads = find_heads(prepared, task, sample_axis=data.sample_axis)
     weights = [w for w in find_weights(model, prepared) if not w.skip]
     if not weights:
         raise ImportanceError(f"{model.path} has no weights to compress.")
+    for weight in weights:
+        weight.array()  # raises if an entry is not finite, which no gradient could tell
     base, sources = model.path.parent, [head.source for head in heads]
     probe = next(iter(data.batches(1)))
     every = Gradients(prepared, base, sources, [w.name for w in weights], threads=threads)

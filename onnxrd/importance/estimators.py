@@ -12,9 +12,10 @@ from onnxrd.distortion import (
     classification_seed,
     positions,
     regression_seed,
+    sample_count,
     sampled_class_seed,
 )
-from onnxrd.errors import SettingError
+from onnxrd.errors import ImportanceError, SettingError
 
 Array = NDArray[Any]
 Kind = Literal["rademacher", "exact", "sampled"]
@@ -46,6 +47,8 @@ class Estimator:
             raise SettingError(f"{self.probes} probes are too few: take 1 or more.")
         if not 0 < self.temperature < np.inf:
             raise SettingError(f"temperature {self.temperature} must be positive and finite.")
+        if self.seed < 0:
+            raise SettingError(f"seed {self.seed} is negative: take 0 or more.")
 
     @property
     def scale(self) -> float:
@@ -61,7 +64,16 @@ class Estimator:
             heads: of the network.
             sources: [N, …] at each head's source.
             first: number of the first of these samples, for its draws.
+
+        Raises:
+            ImportanceError: a source is NaN or infinite.
         """
+        for head in heads:
+            if not (sources[head.source] < np.inf).all():  # −∞ is a logit that cannot be
+                raise ImportanceError(
+                    f"output {head.output!r} is NaN or infinite on a sample. "
+                    "Do the data have the scale that the model was trained with?"
+                )
         if self.kind == "exact":
             yield from self._exact(heads, sources)
             return
@@ -75,7 +87,8 @@ class Estimator:
 
     def _drawn(self, head: Head, values: Array, key: list[int], first: int) -> Array:
         shape = positions(head, values.shape)
-        generators = [np.random.default_rng([*key, first + n]) for n in range(len(values))]
+        samples = range(sample_count(head, values.shape))
+        generators = [np.random.default_rng([*key, first + n]) for n in samples]
         if self.kind == "sampled" and head.task == "classification":
             uniform = np.stack([g.random(shape[0]) for g in generators])
             return sampled_class_seed(head, values, uniform, self.temperature)
@@ -96,8 +109,8 @@ class Estimator:
         for head, size in zip(heads, sizes):
             values = sources[head.source]
             for which in range(size[0] * size[1]):
-                direction = np.zeros((len(values), *size))
-                direction.reshape(len(values), -1)[:, which] = 1.0
+                direction = np.zeros((sample_count(head, values.shape), *size))
+                direction.reshape(len(direction), -1)[:, which] = 1.0
                 if head.task == "regression":
                     seed = regression_seed(head, values, direction)
                 else:

@@ -45,6 +45,9 @@ class Importance:
         damping: share of a tensor's mean importance that `damped` adds to each weight's.
         proxies: weights without a derivative: name → the operator in the way. Their importance is
             the mean importance per weight of all the others.
+        method: "autodiff" or "finite-difference"; means nothing for identity.
+        grouped: weights of which only sums over groups were measured, with equal shares for the
+            members of a group: name → "channel" or "tensor".
     """
 
     values: Mapping[str, Array]
@@ -59,11 +62,33 @@ class Importance:
     path: str = ""
     damping: float = DAMPING
     proxies: Mapping[str, str] = field(default_factory=dict)
+    method: str = "autodiff"
+    grouped: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in self.values.items():
+            if value.dtype.kind != "f" or not np.isfinite(value).all() or (value < 0).any():
+                raise ImportanceError(
+                    f"the importance of weight {name!r} is not all finite numbers >= 0. "
+                    "Measure it again."
+                )
 
     @property
     def in_nats(self) -> bool:
         """Whether ½ Σ h Δ² predicts the distortion (identity importance predicts nothing)."""
         return self.objective != "identity"
+
+    def check_model(self, model: Model) -> None:
+        """Check that it was measured on this model.
+
+        Raises:
+            ImportanceError: it was not.
+        """
+        if self.model != model.digest:
+            raise ImportanceError(
+                f"this importance was measured on another model than {model.path}. "
+                "Measure again with `onnxrd importance`, or give the model it belongs to."
+            )
 
     def damped(self, name: str, shape: tuple[int, ...]) -> Array:
         """Importance of one weight, ready for a quantizer.
@@ -103,7 +128,7 @@ class Importance:
     def about(self) -> dict[str, Any]:
         """All attributes but the values, as plain data."""
         shallow = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "values"}
-        return {**shallow, "proxies": dict(self.proxies)}
+        return {**shallow, "proxies": dict(self.proxies), "grouped": dict(self.grouped)}
 
 
 def load_importance(path: Path, model: Model) -> Importance:
@@ -113,21 +138,19 @@ def load_importance(path: Path, model: Model) -> Importance:
         ImportanceError: not such a file, or it belongs to another model.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             about = json.loads(str(archive[_ABOUT]))
             values = {k.removeprefix(_WEIGHT): archive[k] for k in archive.files if k != _ABOUT}
         importance = Importance(values, **about)
     except FileNotFoundError as error:
         raise ImportanceError(f"{path}: no such file.") from error
+    except ImportanceError as error:
+        raise ImportanceError(f"{path}: {error}") from error
     except Exception as error:  # zipfile, numpy, json and struct each have exceptions of their own
         raise ImportanceError(
             f"{path} is not a file of importance. Make one with `onnxrd importance`."
         ) from error
-    if importance.model != model.digest:
-        raise ImportanceError(
-            f"{path} was measured on another model than {model.path}. "
-            "Measure again with `onnxrd importance`, or give the model it belongs to."
-        )
+    importance.check_model(model)
     return importance
 
 

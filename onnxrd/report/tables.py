@@ -31,16 +31,16 @@ def weights_table(model: Model, weights: Iterable[Weight]) -> RenderableType:
     weights = list(weights)
     table = _table("weight", "shape", "type", "role", ">entries", "axis", "uses", "left alone")
     for w in weights:
-        if w.dtype.kind in "iub":
+        if not w.floating:
             continue
         axis = "" if w.channel_axis is None else str(w.channel_axis)
         uses = str(len(w.uses)) + (" (tied)" if w.tied else "")
         shape = format_shape(w.shape)
         table.add_row(w.name, shape, w.dtype.name, w.role, f"{w.size:,}", axis, uses, w.skip)
-    floats = [w for w in weights if w.dtype.kind not in "iub"]
+    floats = [w for w in weights if w.floating]
     chosen = [w for w in floats if not w.skip]
     share = sum(w.size for w in chosen) / max(1, sum(w.size for w in floats))
-    integers = len(weights) - len(floats)
+    others = len(weights) - len(floats)
     lines = [
         f"{model.path}: {nbytes(model.nbytes)}, opset {model.opset}, IR {model.ir.ir_version}",
         *(f"input  {spec}" for spec in model.inputs),
@@ -48,7 +48,7 @@ def weights_table(model: Model, weights: Iterable[Weight]) -> RenderableType:
     ]
     total = (
         f"{len(chosen)} weights with {sum(w.size for w in chosen):,} entries to compress "
-        f"({share:.1%} of all floating-point constants); {integers} integer constants not shown"
+        f"({share:.1%} of all floating-point constants); {others} other constants not shown"
     )
     return Group(*map(Text, lines), table, Text(total))
 
@@ -106,7 +106,8 @@ def head_lines(head: HeadEvaluation) -> list[str]:
     estimate = head.distortion
     what = "KL divergence" if head.task == "classification" else "squared error"
     unit = " nats" if head.task == "classification" else ""
-    lines = [f"{head.output}: {what} {estimate.mean:.4g} ± {estimate.standard_error:.2g}{unit}"]
+    error = f" ± {estimate.standard_error:.2g}" if estimate.standard_error >= 0 else ""  # or NaN
+    lines = [f"{head.output}: {what} {estimate.mean:.4g}{error}{unit}"]
     if head.relative_error is not None:
         lines.append(f"  relative squared error {head.relative_error:.4g}")
     if head.agreement is not None:

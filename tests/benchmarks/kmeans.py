@@ -4,7 +4,7 @@
 
 Weights are float32, Gaussian or Laplacian, importance is lognormal (σ = 1). scikit-learn runs
 KMeans(k, n_init=1, random_state=0) with sample_weight, on all processors and on one; onnxrd uses
-one. Times are the median of three runs, of seven for onnxrd. Distortion is ½ Σ h (w - ŵ)² over all
+one. They take turns, and the shortest time of each counts. Distortion is ½ Σ h (w - ŵ)² over all
 weights, reckoned by the same function for both.
 
 The reference for "above the optimum" is exact dynamic programming over 32768 bins, 64 or 16 times
@@ -19,7 +19,6 @@ Writes kmeans.json beside this file.
 import json
 import os
 import platform
-import statistics
 import time
 import tracemalloc
 from pathlib import Path
@@ -37,6 +36,7 @@ N = 1_000_000
 CLUSTERS = (16, 256)
 DENSITIES = ("gaussian", "laplacian")
 REFERENCE_BINS = 32768
+ROUNDS = 3
 
 
 def data(density, n=N):
@@ -55,16 +55,21 @@ def theirs(weight, importance, clusters):
     return fit.cluster_centers_[fit.labels_, 0]
 
 
-METHODS = {"onnxrd": ours, "scikit-learn": theirs}
+def theirs_on_one(weight, importance, clusters):
+    with threadpool_limits(1):
+        return theirs(weight, importance, clusters)
 
 
-def timed(method, arguments, times):
-    seconds = []
+METHODS = {"onnxrd": ours, "scikit-learn": theirs, "scikit-learn, one processor": theirs_on_one}
+
+
+def seconds(method, arguments, times):
+    shortest = float("inf")
     for _ in range(times):
         start = time.perf_counter()
-        approximation = method(*arguments)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds), approximation
+        method(*arguments)
+        shortest = min(shortest, time.perf_counter() - start)
+    return shortest
 
 
 def reference(weight, importance, clusters):
@@ -92,34 +97,34 @@ def peak_memory(method, arguments):
 
 def compare(density, clusters):
     weight, importance = data(density)
-    optimum, refinement = reference(weight, importance, clusters)
-    row = {"density": density, "weights": N, "clusters": clusters}
     arguments = weight, importance, clusters
-    for name, method in METHODS.items():
-        seconds, approximation = timed(method, arguments, 7 if method is ours else 3)
+    optimum, refinement = reference(*arguments)
+    row = {"density": density, "weights": N, "clusters": clusters}
+    times = {name: [] for name in METHODS}
+    for _ in range(ROUNDS):
+        for name, method in METHODS.items():
+            times[name].append(seconds(method, arguments, 3 if method is ours else 1))
+    for name in ("onnxrd", "scikit-learn"):
+        approximation = METHODS[name](*arguments)
         reached = weighted_distortion(weight, approximation, importance)
         row[name] = {
-            "seconds": round(seconds, 4),
             "percent above the optimum": round(100 * (reached / optimum - 1), 5),
             "rule 1 residual": rule1_residual(weight, approximation, importance),
-            "peak memory, MiB": peak_memory(method, arguments),
+            "peak memory, MiB": peak_memory(METHODS[name], arguments),
         }
-    with threadpool_limits(1):
-        single = timed(theirs, arguments, 1)[0]
-    ours_seconds, theirs_seconds = (row[name]["seconds"] for name in METHODS)
-    row["scikit-learn"]["seconds on one processor"] = round(single, 4)
-    row["time ratio"] = round(theirs_seconds / ours_seconds, 1)
-    row["time ratio, one processor each"] = round(single / ours_seconds, 1)
+    row["seconds"] = {name: round(min(times[name]), 4) for name in METHODS}
+    row["time ratio"] = {
+        name: round(min(times[name]) / min(times["onnxrd"]), 1) for name in METHODS
+    }
     row["reference refinement, percent"] = round(100 * refinement, 5)
     return row
 
 
 def small():
-    """Median milliseconds for a tensor of 400 weights and 16 clusters."""
-    weight, importance = data("gaussian", 400)
+    """Milliseconds for a tensor of 400 weights and 16 clusters."""
+    arguments = *data("gaussian", 400), 16
     return {
-        name: round(1000 * timed(method, (weight, importance, 16), 50)[0], 2)
-        for name, method in METHODS.items()
+        name: round(1000 * seconds(method, arguments, 100), 2) for name, method in METHODS.items()
     }
 
 

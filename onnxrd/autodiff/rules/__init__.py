@@ -3,19 +3,31 @@
 from onnxrd.autodiff.rules import (
     activations,
     convolution,
+    einsum,
     elementwise,
+    indexing,
     linear,
     movement,
     normalisation,
     pooling,
+    reductions,
+    resize,
+    standardisation,
+    transposed,
 )
 
 __all__ = [
     "activations",
     "convolution",
+    "einsum",
     "elementwise",
+    "indexing",
     "linear",
     "movement",
     "normalisation",
     "pooling",
+    "reductions",
+    "resize",
+    "standardisation",
+    "transposed",
 ]

@@ -40,6 +40,12 @@ class Window:
         plain = (k == 1 and s == 1 for k, s in zip(self.kernel, self.strides))
         return all(plain) and not any(self.begin) and not any(self.end)
 
+    @property
+    def is_tiling(self) -> bool:
+        """The windows lie side by side, without gaps and without padding."""
+        plain = self.kernel == self.strides and set(self.dilations) == {1}
+        return plain and not any(self.begin) and not any(self.end)
+
 
 def window(
     node: ir.Node, spatial: Sequence[int], kernel: Sequence[int], output: Sequence[int]
@@ -80,7 +86,8 @@ def _conv(
     if 0 in wanted:
         result[0] = _input_gradient(t, node, dy)
     if 1 in wanted:
-        result[1] = t.sum(_weight_gradient(t, node, dy), [0])
+        x, w, _ = _shapes(t, node)
+        result[1] = t.total(_weight_gradient(t, node, dy), (x[0], *w))
     if 2 in wanted:
         result[2] = t.sum(dy, [0, *_spatial_axes(t, node)])
     return result
@@ -88,15 +95,14 @@ def _conv(
 
 @per_sample(("Conv", 1))
 def _weight_gradient(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
-    """[N, O, C/g, *k]: the products of dY [N, O, P] with the windows of X [N, C, *k, P]."""
+    """[N, O, C/g, *k]: the products of dY with the windows of X."""
+    assert node.inputs[0] is not None
     x, w, y = _shapes(t, node)
-    n, group = x[0], get_int(node, "group", 1)
-    taps, places = int(np.prod(w[2:])), int(np.prod(y[2:]))
-    columns = _columns(t, node)
-    dy4 = t.reshape(dy, (n, group, y[1] // group, places))
-    columns = t.reshape(columns, (n, group, w[1] * taps, places))
-    product = t.op("MatMul", dy4, t.transpose(columns, (0, 1, 3, 2)))
-    return t.reshape(product, (n, *w))
+    view = window(node, x[2:], w[2:], y[2:])
+    depthwise = w[1] == 1 and get_int(node, "group", 1) > 1
+    if depthwise and int(np.prod(w[2:])) >= _MANY_TAPS:
+        return _channels_apart(t, node, dy, view)
+    return window_products(t, dy, y, t.primal(node.inputs[0]), x, view, get_int(node, "group", 1))
 
 
 @per_sample(("Conv", 2))
@@ -104,22 +110,68 @@ def _bias_gradient(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
     return t.sum(dy, _spatial_axes(t, node))
 
 
-def _columns(t: Tape, node: ir.Node) -> ir.Value:
-    """The windows of the input, [N, C·k, *output]: a convolution with one-hot kernels."""
+_MANY_TAPS = 25
+"""Of a depthwise kernel, from which on copying windows is dearer than a convolution by dY."""
+
+
+def _channels_apart(t: Tape, node: ir.Node, dy: ir.Value, view: Window) -> ir.Value:
+    """Depthwise: each channel of each sample convolved with its own dY, strides as dilations."""
     assert node.inputs[0] is not None
     x, w, y = _shapes(t, node)
-    view = window(node, x[2:], w[2:], y[2:])
-    primal = t.primal(node.inputs[0])
-    if view.is_point:
-        return primal
-    taps, channels = int(np.prod(w[2:])), x[1]
-    one_hot = np.tile(
-        np.eye(taps, dtype=t.dtype).reshape(taps, 1, *w[2:]), (channels, *[1] * len(w[1:]))
+    product = t.op(
+        "Conv",
+        t.reshape(t.primal(node.inputs[0]), (1, x[0] * x[1], *x[2:])),
+        t.reshape(dy, (x[0] * w[0], 1, *y[2:])),
+        group=x[0] * x[1],
+        strides=view.dilations,
+        dilations=view.strides,
+        pads=(*view.begin, *view.end),
     )
+    axes = range(2, len(w))
+    product = t.op("Slice", product, t.ints([0] * len(axes)), t.ints(w[2:]), t.ints(axes))
+    return t.reshape(product, (x[0], *w))
+
+
+def window_products(
+    t: Tape,
+    rows: ir.Value,
+    rows_shape: Sequence[int],
+    image: ir.Value,
+    shape: Sequence[int],
+    view: Window,
+    group: int,
+) -> ir.Value:
+    """Per-sample gradients of a kernel: Σ over places of rows times windows.
+
+    Args:
+        t: the tape.
+        rows: [N, A, *places].
+        rows_shape: its shape.
+        image: [N, B, *spatial], in which a window lies at every place.
+        shape: its shape.
+        view: the windows.
+        group: in how many groups channels of the two meet.
+
+    Returns: [N, A, B/group, *kernel].
+    """
+    n, a, *places = rows_shape
+    b, taps, area = shape[1], int(np.prod(view.kernel)), int(np.prod(places))
+    left = t.reshape(rows, (n, group, a // group, area))
+    windows = t.reshape(_windows(t, image, b, view), (n, group, b // group * taps, area))
+    product = t.op("MatMul", left, t.transpose(windows, (0, 1, 3, 2)))
+    return t.reshape(product, (n, a, b // group, *view.kernel))
+
+
+def _windows(t: Tape, image: ir.Value, channels: int, view: Window) -> ir.Value:
+    """[N, C·k, *places]: the windows of an image, by a convolution with one-hot kernels."""
+    if view.is_point:
+        return image
+    taps = int(np.prod(view.kernel))
+    one_hot = np.eye(taps, dtype=t.dtype).reshape(taps, 1, *view.kernel)
     return t.op(
         "Conv",
-        primal,
-        one_hot,
+        image,
+        np.tile(one_hot, (channels, *[1] * (one_hot.ndim - 1))),
         group=channels,
         strides=view.strides,
         dilations=view.dilations,

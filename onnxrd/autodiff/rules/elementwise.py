@@ -4,68 +4,97 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
+from onnxrd.autodiff.attributes import get_float
 from onnxrd.autodiff.registry import PER_SAMPLE, Cotangents, NoRuleError, reverse
 from onnxrd.autodiff.tape import Tape
+from onnxrd.autodiff.terms import Term
+
+Product = Callable[[Tape, ir.Node, int, Term], Term]
+"""(tape, node, slot, dy) → dy · ∂y/∂input, in the shape of the output."""
 
 
-def _times(t: Tape, node: ir.Node, slot: int, dy: ir.Value) -> ir.Value:
-    """The cotangent of input `slot` before broadcasting is undone."""
-    match (node.op_type, slot):
-        case ("Sub", 1):
-            return t.op("Neg", dy)
-        case ("Mul", _):
-            return t.op("Mul", dy, _input(t, node, 1 - slot))
-        case ("Div", 0):
-            return t.op("Div", dy, _input(t, node, 1))
-        case ("Div", 1):
-            ratio = t.op("Div", t.primal(node.outputs[0]), _input(t, node, 1))
-            return t.op("Neg", t.op("Mul", dy, ratio))
-        case ("Mean", _):
-            return t.op("Mul", dy, 1.0 / len(node.inputs))
-        case ("Pow" | "PRelu" | "Where", _):
-            return _SPECIAL[node.op_type](t, node, slot, dy)
-        case ("Max" | "Min", _):
-            return t.op("Mul", dy, _winner(t, node, slot))
-    return dy
+def _div(t: Tape, node: ir.Node, slot: int, dy: Term) -> Term:
+    """y = a/b: dy/b, and −dy y/b."""
+    b = _input(t, node, 1)
+    return dy / b if slot == 0 else -(dy * (_output(t, node) / b))
 
 
-def _pow(t: Tape, node: ir.Node, slot: int, dy: ir.Value) -> ir.Value:
-    """y = x^p: dx = p x^(p-1), dp = y ln x."""
-    x, p = _input(t, node, 0), _input(t, node, 1)
-    if slot == 0:
-        lowered = t.op("Pow", x, t.op("Sub", p, 1.0))
-        return t.op("Mul", dy, t.op("Mul", p, lowered))
-    return t.op("Mul", dy, t.op("Mul", t.primal(node.outputs[0]), t.op("Log", x)))
+def _pow(t: Tape, node: ir.Node, slot: int, dy: Term) -> Term:
+    """y = x^p: dx = p x^(p-1), dp = y ln x; the usual exponents without Pow."""
+    x = _input(t, node, 0)
+    if slot == 1:
+        return dy * _output(t, node) * x.op("Log")
+    constant = t.constant(node.inputs[1])
+    exponent = float(constant.reshape(())) if constant is not None and constant.size == 1 else None
+    if exponent in (1.0, 2.0):
+        return dy if exponent == 1.0 else dy * (x * 2.0)
+    if exponent == 3.0:
+        return dy * (x * x * 3.0)
+    p = _input(t, node, 1)
+    if constant is None or constant.dtype.kind != "f":
+        p = p.op("Cast", to=int(ir.DataType.from_numpy(t.dtype)))
+    return dy * (p * x.op("Pow", p - 1))
 
 
-def _prelu(t: Tape, node: ir.Node, slot: int, dy: ir.Value) -> ir.Value:
+def _prelu(t: Tape, node: ir.Node, slot: int, dy: Term) -> Term:
     """y = x where x ≥ 0, else slope · x."""
     x = _input(t, node, 0)
     if slot == 1:
-        return t.op("Mul", dy, t.op("Min", x, 0.0))
-    negative = t.mask(t.op("Less", x, 0.0))
-    gain = t.op("Mul", negative, t.op("Sub", _input(t, node, 1), 1.0))
-    return t.op("Mul", dy, t.op("Add", gain, 1.0))
+        return dy * x.op("Min", 0.0)
+    return dy * ((x < 0) * (_input(t, node, 1) - 1) + 1)
 
 
-def _where(t: Tape, node: ir.Node, slot: int, dy: ir.Value) -> ir.Value:
+def _where(t: Tape, node: ir.Node, slot: int, dy: Term) -> Term:
     """The cotangent goes to the input that was chosen."""
-    condition = _input(t, node, 0)
-    return t.op("Mul", dy, t.mask(condition if slot == 1 else t.op("Not", condition)))
+    assert node.inputs[0] is not None
+    condition = t.primal(node.inputs[0])
+    return dy * Term(t, t.mask(condition if slot == 1 else t.op("Not", condition)))
 
 
-def _winner(t: Tape, node: ir.Node, slot: int) -> ir.Value:
-    """1 where input `slot` is the largest (smallest), in equal parts where several are."""
-    y = t.primal(node.outputs[0])
-    hits = [t.mask(t.op("Equal", _input(t, node, k), y)) for k in range(len(node.inputs))]
-    return hits[slot] if len(hits) == 1 else t.op("Div", hits[slot], t.op("Sum", *hits))
+def _extreme(t: Tape, node: ir.Node, slot: int, dy: Term) -> Term:
+    """To the largest (smallest) input, in equal parts where several are."""
+    y = _output(t, node)
+    hits = [_input(t, node, k).equals(y) for k in range(len(node.inputs))]
+    return dy * hits[slot] if len(hits) == 1 else dy * hits[slot] / hits[0].op("Sum", *hits[1:])
 
 
-_SPECIAL = {"Pow": _pow, "PRelu": _prelu, "Where": _where}
-_OPERATORS = ("Add", "Sub", "Mul", "Div", "Pow", "PRelu", "Where", "Sum", "Mean", "Max", "Min")
+def _clip(t: Tape, node: ir.Node, slot: int, dy: Term) -> Term:
+    """To x strictly between the bounds, else to the bound; bounds were attributes before 11."""
+    x, low, high = _input(t, node, 0).value, _bound(t, node, 1, "min"), _bound(t, node, 2, "max")
+    inside = [t.op("Greater", x, low)] if low is not None else []
+    inside += [t.op("Less", x, high)] if high is not None else []
+    if slot:
+        return dy * Term(t, t.mask(t.op("Not", inside[0 if slot == 1 else -1])))
+    if not inside:
+        return dy
+    return dy * Term(t, t.mask(inside[0] if len(inside) == 1 else t.op("And", *inside)))
 
 
-@reverse(*_OPERATORS)
+def _bound(t: Tape, node: ir.Node, slot: int, attribute: str) -> ir.Value | float | None:
+    if attribute in node.attributes:
+        return get_float(node, attribute, 0.0)
+    present = len(node.inputs) > slot and node.inputs[slot] is not None
+    return _input(t, node, slot).value if present else None
+
+
+PRODUCTS: dict[str, Product] = {
+    "Add": lambda t, node, slot, dy: dy,
+    "Sub": lambda t, node, slot, dy: -dy if slot else dy,
+    "Mul": lambda t, node, slot, dy: dy * _input(t, node, 1 - slot),
+    "Div": _div,
+    "Pow": _pow,
+    "PRelu": _prelu,
+    "Where": _where,
+    "Clip": _clip,
+    "Sum": lambda t, node, slot, dy: dy,
+    "Mean": lambda t, node, slot, dy: dy * (1.0 / len(node.inputs)),
+    "Max": _extreme,
+    "Min": _extreme,
+}
+"""Operator → the cotangent of one of its inputs before broadcasting is undone."""
+
+
+@reverse(*PRODUCTS)
 def _broadcast(
     t: Tape, node: ir.Node, dys: Sequence[ir.Value | None], wanted: frozenset[int]
 ) -> Cotangents:
@@ -76,33 +105,34 @@ def _broadcast(
     for slot in wanted:
         value = node.inputs[slot]
         assert value is not None
-        result[slot] = t.unbroadcast(_times(t, node, slot, dy), shape, t.shape(value))
+        product = PRODUCTS[node.op_type](t, node, slot, Term(t, dy))
+        result[slot] = t.unbroadcast(product.value, shape, t.shape(value))
     return result
 
 
-def _broadcast_per_sample(slot: int) -> Callable[[Tape, ir.Node, ir.Value], ir.Value]:
+def _per_sample(slot: int) -> Callable[[Tape, ir.Node, ir.Value], ir.Value]:
     def rule(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
         value = node.inputs[slot]
         assert value is not None
         shape, target = t.shape(node.outputs[0]), t.shape(value)
         if shape[0] != t.samples or (len(target) == len(shape) and target[0] != 1):
             raise NoRuleError("the sample axis is not the first")
-        return t.unbroadcast(_times(t, node, slot, dy), shape, target, batched=True)
+        product = PRODUCTS[node.op_type](t, node, slot, Term(t, dy))
+        return t.unbroadcast(product.value, shape, target, batched=True)
 
     return rule
 
 
-PER_SAMPLE.update(
-    {
-        ("", operator, slot): _broadcast_per_sample(slot)
-        for operator in ("Add", "Sub", "Mul", "Div")
-        for slot in (0, 1)
-    }
-)
-PER_SAMPLE["", "PRelu", 1] = _broadcast_per_sample(1)
+_WEIGHTS = [(operator, slot) for operator in ("Add", "Sub", "Mul", "Div") for slot in (0, 1)]
+_WEIGHTS += [("PRelu", 1), ("Where", 1), ("Where", 2)]
+PER_SAMPLE.update({("", operator, slot): _per_sample(slot) for operator, slot in _WEIGHTS})
 
 
-def _input(t: Tape, node: ir.Node, slot: int) -> ir.Value:
+def _input(t: Tape, node: ir.Node, slot: int) -> Term:
     value = node.inputs[slot]
     assert value is not None
-    return t.primal(value)
+    return Term(t, t.primal(value))
+
+
+def _output(t: Tape, node: ir.Node) -> Term:
+    return Term(t, t.primal(node.outputs[0]))

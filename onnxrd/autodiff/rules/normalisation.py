@@ -1,13 +1,13 @@
-"""Softmax and the normalisations."""
+"""Softmax, and normalisation by stored statistics."""
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 from onnxrd.autodiff.attributes import get_float, get_int
 from onnxrd.autodiff.registry import PER_SAMPLE, Cotangents, NoRuleError, reverse
 from onnxrd.autodiff.tape import Tape
+from onnxrd.autodiff.terms import Term
 
 
 @reverse("Softmax", "LogSoftmax")
@@ -28,9 +28,9 @@ def _softmax(
 def _softmax_axes(t: Tape, node: ir.Node) -> list[int]:
     """The axes of one distribution: before opset 13 all from `axis` on."""
     rank = t.rank(node.outputs[0])
-    opset = t.trace.model.opset_imports.get("", 1)
-    axis = get_int(node, "axis", -1 if opset >= 13 else 1) % rank
-    return [axis] if opset >= 13 else list(range(axis, rank))
+    modern = t.trace.opset >= 13
+    axis = get_int(node, "axis", -1 if modern else 1) % rank
+    return [axis] if modern else list(range(axis, rank))
 
 
 @reverse("BatchNormalization")
@@ -40,26 +40,28 @@ def _batch_normalization(
     """Y = γ (x − m) / √(v + ε) + β with the stored statistics m, v: inference only."""
     dy, (x, gamma, _, mean, variance) = dys[0], node.inputs[:5]
     assert dy is not None and x is not None
-    if get_int(node, "training_mode", 0) or wanted - {0, 1, 2}:
-        raise NoRuleError("training mode, or a gradient of the stored statistics")
+    training = get_int(node, "training_mode", 0) or any(y.name for y in node.outputs[1:])
+    if training or not get_int(node, "spatial", 1):
+        raise NoRuleError("training mode, or statistics for every place")
     assert gamma is not None and mean is not None and variance is not None
     column = (-1, *[1] * (t.rank(x) - 2))
-    inverse = _inverse_deviation(t, node, variance)
     others = [axis for axis in range(t.rank(x)) if axis != 1]
+    inverse = _inverse_deviation(t, node, variance)
+    scale = Term(t, t.primal(gamma)) * inverse
     result = {}
     if 0 in wanted:
-        scale = t.reshape(t.op("Mul", t.primal(gamma), inverse), column)
-        result[0] = t.op("Mul", dy, scale)
-    if 1 in wanted:
-        result[1] = t.sum(_normalised_times(t, node, dy), others)
-    if 2 in wanted:
-        result[2] = t.sum(dy, others)
-    return result
+        result[0] = Term(t, dy) * scale.reshape(column)
+    if wanted & {2, 3}:
+        result[2] = Term(t, t.sum(dy, others))
+        result[3] = -(result[2] * scale)
+    if wanted & {1, 4}:
+        result[1] = Term(t, t.sum(_normalised_times(t, node, dy), others))
+        result[4] = result[1] * scale * inverse * -0.5
+    return {slot: result[slot].value for slot in wanted}
 
 
-def _inverse_deviation(t: Tape, node: ir.Node, variance: ir.Value) -> ir.Value:
-    epsilon = get_float(node, "epsilon", 1e-5)
-    return t.op("Reciprocal", t.op("Sqrt", t.op("Add", t.primal(variance), epsilon)))
+def _inverse_deviation(t: Tape, node: ir.Node, variance: ir.Value) -> Term:
+    return 1 / (Term(t, t.primal(variance)) + get_float(node, "epsilon", 1e-5)).op("Sqrt")
 
 
 def _normalised_times(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
@@ -67,9 +69,8 @@ def _normalised_times(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
     x, _, _, mean, variance = node.inputs[:5]
     assert x is not None and mean is not None and variance is not None
     column = (-1, *[1] * (t.rank(x) - 2))
-    centred = t.op("Sub", t.primal(x), t.reshape(t.primal(mean), column))
-    scaled = t.op("Mul", centred, t.reshape(_inverse_deviation(t, node, variance), column))
-    return t.op("Mul", dy, scaled)
+    centred = Term(t, t.primal(x)) - Term(t, t.primal(mean)).reshape(column)
+    return (Term(t, dy) * centred * _inverse_deviation(t, node, variance).reshape(column)).value
 
 
 def _gamma_per_sample(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
@@ -82,36 +83,3 @@ def _beta_per_sample(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
 
 PER_SAMPLE["", "BatchNormalization", 1] = _gamma_per_sample
 PER_SAMPLE["", "BatchNormalization", 2] = _beta_per_sample
-
-
-@reverse("ReduceSum", "ReduceMean")
-def _reduce(
-    t: Tape, node: ir.Node, dys: Sequence[ir.Value | None], wanted: frozenset[int]
-) -> Cotangents:
-    """The cotangent (its share, for a mean) goes back to everything that was summed."""
-    (dy,), x = dys, node.inputs[0]
-    assert dy is not None and x is not None
-    shape, axes = t.shape(x), _reduced_axes(t, node)
-    kept = [1 if axis in axes else size for axis, size in enumerate(shape)]
-    dy = t.reshape(dy, kept)
-    if node.op_type == "ReduceMean":
-        dy = t.op("Mul", dy, 1.0 / float(np.prod([shape[axis] for axis in axes])))
-    return {0: t.op("Expand", dy, t.ints(shape))}
-
-
-def _reduced_axes(t: Tape, node: ir.Node) -> list[int]:
-    """Axes from the attribute or the input; none given means all, or none (a no-op)."""
-    x = node.inputs[0]
-    assert x is not None
-    rank = t.rank(x)
-    attribute = node.attributes.get("axes")
-    if attribute is not None:
-        return [axis % rank for axis in attribute.as_ints()]
-    given = node.inputs[1] if len(node.inputs) > 1 else None
-    if given is not None:
-        axes = t.constant(given)
-        if axes is None:
-            raise NoRuleError("axes computed from the data")
-        if axes.size:
-            return [int(axis) % rank for axis in axes]
-    return [] if get_int(node, "noop_with_empty_axes", 0) else list(range(rank))
