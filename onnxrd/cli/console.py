@@ -2,10 +2,15 @@
 
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from rich.console import Console
+import click
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from onnxrd.report import data as report_data
+from onnxrd.report import tables
+from onnxrd.report.result import Result
 
 T = TypeVar("T")
 WIDTH = 120
@@ -33,3 +38,18 @@ def progress_bar(things: Iterable[T], what: str, total: int) -> Iterable[T]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         yield from progress.track(things, total=total, description=what)
+
+
+def print_result(result: Result, as_json: bool, quiet: bool) -> None:
+    """Print what a compression did; warnings go to stderr."""
+    for warning in () if quiet else result.warnings:
+        stderr().print(f"warning: {warning}", style="bold yellow", soft_wrap=True)
+    print_document(as_json, report_data.result_data(result), tables.result_table(result))
+
+
+def print_document(as_json: bool, document: Any, table: RenderableType) -> None:
+    """Print a result: as JSON, or as a table."""
+    if as_json:
+        click.echo(report_data.to_json(document))
+    else:
+        stdout().print(table)

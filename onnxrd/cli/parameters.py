@@ -15,6 +15,7 @@ from onnxrd.progress import silent
 Command = Callable[..., Any]
 _BY_DEFAULT = click.core.ParameterSource.DEFAULT
 FILE = click.Path(path_type=Path)
+model = click.argument("model", type=FILE)
 
 
 def _all(*decorators: Callable[[Command], Command]) -> Callable[[Command], Command]:

@@ -1,0 +1,27 @@
+"""The commands, one file each: parse, call, print."""
+
+import click
+
+from onnxrd.cli.commands import evaluate, importance, inspect, prune, quantize
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="onnxrd")
+def onnxrd() -> None:
+    """Compress ONNX models by rate-distortion theory, and measure the damage.
+
+    \b
+    onnxrd inspect model.onnx
+    onnxrd quantize model.onnx -o small.onnx --clusters 16 --data calib.npz
+    onnxrd evaluate model.onnx small.onnx --data eval.npz
+    """
+
+
+for command in (
+    inspect.inspect,
+    importance.importance,
+    quantize.quantize,
+    prune.prune,
+    evaluate.evaluate_command,
+):
+    onnxrd.add_command(command)
