@@ -15,7 +15,7 @@ from onnxrd.calibration import Calibration
 from onnxrd.distortion import Head, Task, distortion, find_heads, log_probabilities
 from onnxrd.errors import ModelError, VerificationError
 from onnxrd.graph.model import Model
-from onnxrd.graph.session import LEVELS, Session
+from onnxrd.graph.session import DEFAULT, LEVELS, Runtime, Session
 from onnxrd.graph.specs import InputSpec
 from onnxrd.graph.weights import find_weights
 from onnxrd.progress import Track, silent
@@ -157,7 +157,7 @@ def evaluate(
     *,
     task: Task | None = None,
     timed: bool = True,
-    threads: int = 0,
+    runtime: Runtime = DEFAULT,
     track: Track = silent,
 ) -> Evaluation:
     """Run both models on the same samples and compare.
@@ -168,7 +168,7 @@ def evaluate(
         data: samples, with labels or without.
         task: overrides what the original's graph says.
         timed: measure load time and latency too.
-        threads: for onnxruntime, 0 for its own choice.
+        runtime: threads and provider.
         track: shows progress.
 
     Raises:
@@ -178,7 +178,7 @@ def evaluate(
     if missing := set(original.outputs) - set(compressed.outputs):
         raise ModelError(f"{compressed.path} has no output {sorted(missing)[0]!r}.")
     heads = find_heads(original.prepared(), task, sample_axis=data.sample_axis)
-    sessions = [Session(m.path, threads=threads) for m in (original, compressed)]
+    sessions = [Session(m.path, runtime=runtime) for m in (original, compressed)]
     collected = {head.output: _Collected() for head in heads}
     steps = -(-data.samples // BATCH)
     checked = False
@@ -197,7 +197,7 @@ def evaluate(
                 data.check_labels(log_probabilities(head, rows[0]).shape[-1])
             collected[head.output].add(head, rows[0], rows[1], batch.labels)
         checked = True
-    timing = _time(original, compressed, data, threads) if timed else (None, None)
+    timing = _time(original, compressed, data, runtime) if timed else (None, None)
     return Evaluation(
         tuple(collected[head.output].result(head) for head in heads),
         data.samples,
@@ -212,7 +212,13 @@ def count_parameters(model: Model) -> int:
     return sum(weight.size for weight in find_weights(model) if weight.floating)
 
 
-def verify(written: Path, dense: ir.Model, base: Path, feeds: Mapping[str, Array]) -> None:
+def verify(
+    written: Path,
+    dense: ir.Model,
+    base: Path,
+    feeds: Mapping[str, Array],
+    runtime: Runtime = DEFAULT,
+) -> None:
     """Run a written file at every optimization level against the dense model it stands for.
 
     Args:
@@ -220,14 +226,15 @@ def verify(written: Path, dense: ir.Model, base: Path, feeds: Mapping[str, Array
         dense: the original graph with the dequantized weights in it.
         base: folder of the dense graph's external data.
         feeds: inputs to run both on.
+        runtime: threads and provider.
 
     Raises:
         VerificationError: it does not load or run, or its outputs differ.
     """
     for level in LEVELS:
-        expected = Session(dense, base=base, level=level).run(feeds)
+        expected = Session(dense, base=base, level=level, runtime=runtime).run(feeds)
         try:
-            found = Session(written, level=level).run(feeds)
+            found = Session(written, level=level, runtime=runtime).run(feeds)
         except ModelError as error:
             raise VerificationError(
                 f"the written model fails at level {level!r}: {error}"
@@ -261,12 +268,12 @@ def _close(found: Array, expected: Array) -> bool:
 
 
 def _time(
-    original: Model, compressed: Model, data: Calibration, threads: int
+    original: Model, compressed: Model, data: Calibration, runtime: Runtime
 ) -> tuple[tuple[float, float], float]:
     """Load times (medians of 3, in turn) and the median ratio of paired runs."""
     feeds = next(iter(data.batches(1))).feeds
-    loads = [[_load_seconds(m, threads) for m in (original, compressed)] for _ in range(3)]
-    sessions = [Session(m.path, threads=threads) for m in (original, compressed)]
+    loads = [[_load_seconds(m, runtime) for m in (original, compressed)] for _ in range(3)]
+    sessions = [Session(m.path, runtime=runtime) for m in (original, compressed)]
     first = sum(_run_seconds(session, feeds) for session in sessions)
     pairs = int(np.clip(TIMING_SECONDS / first, 11, 301))
     runs = [[_run_seconds(session, feeds) for session in sessions] for _ in range(pairs)]
@@ -274,9 +281,9 @@ def _time(
     return (before, after), median(b / a for a, b in runs)
 
 
-def _load_seconds(model: Model, threads: int) -> float:
+def _load_seconds(model: Model, runtime: Runtime) -> float:
     start = time.perf_counter()
-    Session(model.path, threads=threads)
+    Session(model.path, runtime=runtime)
     return time.perf_counter() - start
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from onnxrd.distortion import Task
 from onnxrd.errors import SettingError
+from onnxrd.graph.session import DEFAULT, Runtime
 from onnxrd.importance import Estimator
 from onnxrd.progress import Track, silent
 
@@ -28,7 +29,7 @@ class Options:
         exclude: patterns (`*`, `?`) of names of weights to leave alone.
         encoding: name of the encoding to force; None for the cheapest of each weight.
         force: write the output even if it is not smaller.
-        threads: for onnxruntime, 0 for its own choice.
+        runtime: how onnxruntime runs networks: threads and provider.
         track: shows progress.
     """
 
@@ -41,7 +42,7 @@ class Options:
     exclude: Sequence[str] = ()
     encoding: str | None = None
     force: bool = False
-    threads: int = 0
+    runtime: Runtime = DEFAULT
     track: Track = silent
 
     def __post_init__(self) -> None:

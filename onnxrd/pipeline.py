@@ -125,7 +125,7 @@ def measure_importance(model: Model, data: Calibration | None, options: Options)
         data,
         estimator=options.estimator,
         task="regression" if options.objective == "regression" else options.task,
-        threads=options.threads,
+        runtime=options.runtime,
         track=options.track,
     )
     return measured if options.damping is None else replace(measured, damping=options.damping)
@@ -270,12 +270,12 @@ def _write(job: _Job, done: Mapping[Weight, Quantized], path: Path) -> list[Laye
 
 
 def _verify(job: _Job, dense: ir.Model, path: Path) -> None:
-    base = job.model.path.parent
+    base, runtime = job.model.path.parent, job.options.runtime
     if job.data is not None:
-        verify(path, dense, base, next(iter(job.data.batches(4))).feeds)
+        verify(path, dense, base, next(iter(job.data.batches(4))).feeds, runtime)
         return
     try:
-        verify(path, dense, base, example_feeds(job.model.inputs))
+        verify(path, dense, base, example_feeds(job.model.inputs), runtime)
     except ModelError as error:
         raise ModelError(
             f"the model does not run on made-up inputs, give some by --data: {error}"
@@ -313,6 +313,6 @@ def _measure(job: _Job, written: Model) -> Any:
         job.data,
         task=job.options.task,
         timed=False,
-        threads=job.options.threads,
+        runtime=job.options.runtime,
         track=job.options.track,
     )

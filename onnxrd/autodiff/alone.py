@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxrd.autodiff.tape import Array
-from onnxrd.graph.session import Session
+from onnxrd.graph.session import Runtime, Session
 
 
 def run_alone(
@@ -33,4 +33,4 @@ def run_alone(
     constants = [value for value in given if value is not None]
     imports = {"": opset} | ({node.domain: 1} if node.domain else {})
     graph = ir.Graph([], [y], nodes=[alone], initializers=constants, opset_imports=imports)
-    return Session(ir.Model(graph, ir_version=8), threads=1).run({})["y"]
+    return Session(ir.Model(graph, ir_version=8), runtime=Runtime(threads=1)).run({})["y"]

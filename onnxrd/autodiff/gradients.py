@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnxrd.autodiff.engine import Mode, NotBatchableError, ReversePass, reverse_pass
 from onnxrd.autodiff.trace import Trace, run_trace, signature, with_outputs
 from onnxrd.errors import ModelError
-from onnxrd.graph.session import Session
+from onnxrd.graph.session import DEFAULT, Runtime, Session
 
 Array = NDArray[Any]
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Gradients:
         base: folder of its external data.
         sources: names of the values that seeds are fed at.
         targets: names of the weights (initializers of `model`).
-        threads: intra-op threads, 0 for onnxruntime's own choice.
+        runtime: threads and provider.
         dtype: precision of the reverse pass.
     """
 
@@ -69,10 +69,10 @@ class Gradients:
         sources: Sequence[str],
         targets: Sequence[str],
         *,
-        threads: int = 0,
+        runtime: Runtime = DEFAULT,
         dtype: type = np.float32,
     ) -> None:
-        self._model, self._base, self._threads, self._dtype = model, base, threads, dtype
+        self._model, self._base, self._runtime, self._dtype = model, base, runtime, dtype
         values = {v.name: v for node in model.graph for v in node.outputs}
         values |= {v.name: v for v in model.graph.inputs}
         self._sources = [values[name] for name in dict.fromkeys(sources)]
@@ -89,7 +89,7 @@ class Gradients:
         """What a run on these inputs showed (kept for the next time)."""
         key = signature(feeds)
         if key not in self._traces:
-            self._traces[key] = run_trace(self._model, self._base, feeds, threads=self._threads)
+            self._traces[key] = run_trace(self._model, self._base, feeds, runtime=self._runtime)
         return self._traces[key]
 
     def forward(self, mode: Mode, feeds: Mapping[str, Array]) -> Forward:
@@ -138,8 +138,8 @@ class Gradients:
         )
         return _Specialised(
             passes,
-            Session(forward, base=self._base, threads=self._threads),
-            Session(passes.model, threads=self._threads),
+            Session(forward, base=self._base, runtime=self._runtime),
+            Session(passes.model, runtime=self._runtime),
         )
 
 

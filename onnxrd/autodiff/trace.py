@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxrd.graph.session import Session
+from onnxrd.graph.session import DEFAULT, Runtime, Session
 
 Array = NDArray[Any]
 
@@ -61,7 +61,7 @@ def signature(feeds: Mapping[str, Array]) -> tuple[tuple[str, tuple[int, ...]], 
 
 
 def run_trace(
-    model: ir.Model, base: Path, feeds: Mapping[str, Array], *, threads: int = 0
+    model: ir.Model, base: Path, feeds: Mapping[str, Array], *, runtime: Runtime = DEFAULT
 ) -> Trace:
     """Run the graph once with every value as an output and note what was seen.
 
@@ -69,7 +69,7 @@ def run_trace(
         ModelError: onnxruntime cannot run the model on these inputs.
     """
     values = [v for node in model.graph for v in node.outputs if v.name]
-    session = Session(with_outputs(model, values), base=base, level="disable", threads=threads)
+    session = Session(with_outputs(model, values), base=base, level="disable", runtime=runtime)
     same, independent = (_independent(model.graph, shapes=s) for s in (False, True))
     shapes: dict[ir.Value, tuple[int, ...]] = {}
     dtypes: dict[ir.Value, np.dtype[Any]] = {}

@@ -8,6 +8,7 @@ import click
 
 from onnxrd.cli.console import progress_bar
 from onnxrd.encodings import ENCODINGS
+from onnxrd.graph.session import PROVIDERS, Runtime
 from onnxrd.importance import DAMPING, Estimator
 from onnxrd.options import Options
 from onnxrd.progress import silent
@@ -49,6 +50,13 @@ data = _all(
     ),
     click.option(
         "--threads", type=click.IntRange(min=0), default=0, help="For onnxruntime; 0: its choice."
+    ),
+    click.option(
+        "--provider",
+        type=click.Choice(list(PROVIDERS)),
+        default="cpu",
+        show_default=True,
+        help="What onnxruntime runs networks on. cuda needs onnxruntime-gpu, and is untested.",
     ),
     click.option(
         "--task",
@@ -143,6 +151,6 @@ def options(**chosen: Any) -> Options:
         exclude=chosen.get("exclude", ()),
         encoding=chosen.get("encoding"),
         force=chosen.get("force", False),
-        threads=chosen["threads"],
+        runtime=Runtime(chosen["threads"], chosen["provider"]),
         track=silent if chosen["quiet"] else progress_bar,
     )

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from onnxrd.errors import ModelError
+from onnxrd.errors import ModelError, SettingError
 
 Array = NDArray[Any]
 Level = Literal["disable", "basic", "extended", "all"]
@@ -24,6 +25,47 @@ LEVELS: dict[Level, ort.GraphOptimizationLevel] = {
 """onnxruntime's optimization levels, by short names."""
 
 
+Provider = Literal["cpu", "cuda"]
+
+PROVIDERS: dict[Provider, str] = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+}
+"""onnxruntime's execution providers, by short names."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How onnxruntime runs networks.
+
+    Attributes:
+        threads: of each operator (intra-op), 0 for onnxruntime's own choice.
+        provider: "cpu", or "cuda" for an NVIDIA GPU: what the GPU has no kernel for runs on the
+            CPU. (Not tested: no GPU was at hand.)
+
+    Raises:
+        SettingError: the onnxruntime that is installed has no such provider.
+    """
+
+    threads: int = 0
+    provider: Provider = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.provider not in PROVIDERS:
+            raise SettingError(f"no provider {self.provider!r}: take {' or '.join(PROVIDERS)}.")
+        if PROVIDERS[self.provider] not in ort.get_available_providers():
+            raise SettingError(
+                f"the onnxruntime that is installed ({ort.__version__}) cannot run on "
+                f"{self.provider!r}. Install onnxruntime-gpu in place of onnxruntime, or leave "
+                "out --provider."
+            )
+        if self.threads < 0:
+            raise SettingError(f"{self.threads} threads: take 1 or more, 0 for a good number.")
+
+
+DEFAULT = Runtime()
+
+
 class Session:
     """An onnxruntime session over a file or an in-memory graph.
 
@@ -31,10 +73,11 @@ class Session:
         model: path of a model file, or a graph.
         base: folder that the external data of an in-memory graph lie in.
         level: graph optimization level.
-        threads: intra-op threads, 0 for onnxruntime's own choice.
+        runtime: threads and provider.
 
     Raises:
         ModelError: onnxruntime cannot load the model (its own words are in the message).
+        SettingError: the provider does not start, for want of a driver for example.
     """
 
     def __init__(
@@ -43,12 +86,12 @@ class Session:
         *,
         base: Path | None = None,
         level: Level = "all",
-        threads: int = 0,
+        runtime: Runtime = DEFAULT,
     ) -> None:
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = LEVELS[level]
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = runtime.threads
         source: bytes | str
         if isinstance(model, ir.Model):
             source = ir.to_proto(model).SerializeToString()
@@ -58,12 +101,17 @@ class Session:
             )
         else:
             source = os.fspath(model)
+        wanted = PROVIDERS[runtime.provider]
+        providers = list(dict.fromkeys((wanted, PROVIDERS["cpu"])))
         try:
-            self._session = ort.InferenceSession(
-                source, options, providers=["CPUExecutionProvider"]
-            )
+            self._session = ort.InferenceSession(source, options, providers=providers)
         except Exception as error:  # onnxruntime has a dozen exception types without a common base
             raise ModelError(f"onnxruntime cannot load the model: {error}") from error
+        if wanted not in self._session.get_providers():  # it goes on without, silently
+            raise SettingError(
+                f"onnxruntime cannot start its provider {runtime.provider!r}. Are the driver and "
+                "the libraries that onnxruntime-gpu needs installed? Or leave out --provider."
+            )
         self.inputs: tuple[str, ...] = tuple(i.name for i in self._session.get_inputs())
         self.outputs: tuple[str, ...] = tuple(o.name for o in self._session.get_outputs())
 

@@ -19,6 +19,7 @@ from onnxrd.calibration import Batch, Calibration
 from onnxrd.distortion import Head, Task, find_heads
 from onnxrd.errors import ImportanceError, ModelError
 from onnxrd.graph.model import Model
+from onnxrd.graph.session import DEFAULT, Runtime
 from onnxrd.graph.weights import find_weights
 from onnxrd.importance.estimators import Estimator
 from onnxrd.importance.importance import Importance
@@ -39,7 +40,7 @@ def fisher(
     estimator: Estimator | None = None,
     task: Task | None = None,
     batched: bool = True,
-    threads: int = 0,
+    runtime: Runtime = DEFAULT,
     track: Track = silent,
 ) -> Importance:
     """Importance I_ii = E_x Σ_k (∂f_k/∂w_i)² / f_k of every weight to be compressed.
@@ -52,7 +53,7 @@ def fisher(
         estimator: of the sum over classes or outputs; one Rademacher probe a sample by default.
         task: overrides what the graph's end says.
         batched: take the batched path if it agrees with one sample at a time.
-        threads: for onnxruntime, 0 for its own choice.
+        runtime: threads and provider.
         track: shows progress.
 
     Raises:
@@ -70,7 +71,7 @@ def fisher(
         weight.array()  # raises if an entry is not finite, which no gradient could tell
     base, sources = model.path.parent, [head.source for head in heads]
     probe = next(iter(data.batches(1)))
-    every = Gradients(prepared, base, sources, [w.name for w in weights], threads=threads)
+    every = Gradients(prepared, base, sources, [w.name for w in weights], runtime=runtime)
     blocked = every.blocked(probe.feeds)
     reachable = [w for w in weights if w.name not in blocked]
     if not reachable:
@@ -78,7 +79,7 @@ def fisher(
             f"no weight has a derivative: {next(iter(blocked.values()))}. "
             "Identity importance needs none."
         )
-    gradients = Gradients(prepared, base, sources, [w.name for w in reachable], threads=threads)
+    gradients = Gradients(prepared, base, sources, [w.name for w in reachable], runtime=runtime)
     run = _Run(gradients, estimator, heads)
     size, why = run.choose_path(model, data, every.trace(probe.feeds), batched)
     every.release()

@@ -28,7 +28,7 @@ from onnxrd.calibration import Batch, Calibration
 from onnxrd.distortion import Task, find_heads
 from onnxrd.errors import ImportanceError, ModelError
 from onnxrd.graph.model import Model
-from onnxrd.graph.session import Session
+from onnxrd.graph.session import DEFAULT, Runtime, Session
 from onnxrd.graph.weights import Weight, find_weights
 from onnxrd.importance.estimators import Estimator
 
@@ -54,13 +54,15 @@ class Suffix:
         trace: of the network.
         weight: name of an initializer.
         sources: names of the values asked for.
-        threads: intra-op threads, 0 for onnxruntime's own choice.
+        runtime: threads and provider.
 
     Attributes:
         sources: those of them that the weight has an influence on.
     """
 
-    def __init__(self, trace: Trace, weight: str, sources: Sequence[str], threads: int = 0) -> None:
+    def __init__(
+        self, trace: Trace, weight: str, sources: Sequence[str], runtime: Runtime = DEFAULT
+    ) -> None:
         graph, start = trace.model.graph, trace.model.graph.initializers[weight]
         behind = {start}
         for node in graph:
@@ -74,10 +76,10 @@ class Suffix:
         border = _border(trace, behind)
         self.sources = tuple(str(value.name) for value in changed)
         both = list(dict.fromkeys((*wanted, *border)))
-        self._whole = Session(with_outputs(trace.model, both), base=trace.base, threads=threads)
+        self._whole = Session(with_outputs(trace.model, both), base=trace.base, runtime=runtime)
         if changed:
             part = _extract(trace, start, border, changed)
-            self._part = Session(part, base=trace.base, threads=threads)
+            self._part = Session(part, base=trace.base, runtime=runtime)
         self._weight = weight
 
     def hold(self, feeds: Mapping[str, Array]) -> dict[str, Any]:
@@ -134,7 +136,7 @@ class Differences:
         data: samples.
         estimator: draws the same cotangents as for autodiff.
         task: overrides what the graph's end says.
-        threads: for onnxruntime.
+        runtime: threads and provider.
 
     Attributes:
         heads: of the network.
@@ -148,17 +150,17 @@ class Differences:
         data: Calibration,
         estimator: Estimator,
         task: Task | None = None,
-        threads: int = 0,
+        runtime: Runtime = DEFAULT,
     ) -> None:
         prepared = model.prepared()
         self.heads = find_heads(prepared, task, sample_axis=data.sample_axis)
         self.weights = {w.name: w for w in find_weights(model, prepared) if not w.skip}
-        self.data, self._estimator, self._threads = data, estimator, threads
+        self.data, self._estimator, self._runtime = data, estimator, runtime
         fixed = next((n for spec in model.inputs if (n := spec.fixed_batch)), None)
         self._fixed = fixed if data.sample_axis else 1
         self._sources = list(dict.fromkeys(head.source for head in self.heads))
         probe = next(iter(data.batches(1)))
-        self._trace = run_trace(prepared, model.path.parent, probe.feeds)
+        self._trace = run_trace(prepared, model.path.parent, probe.feeds, runtime=runtime)
         self.size = self._batch_size()
 
     @property
@@ -176,7 +178,7 @@ class Differences:
         Raises:
             ImportanceError: a slope is not finite.
         """
-        suffix = Suffix(self._trace, weight.name, self._sources, self._threads)
+        suffix = Suffix(self._trace, weight.name, self._sources, self._runtime)
         if not suffix.sources:
             yield from ((region, 0.0) for region in regions)
             return
@@ -222,7 +224,9 @@ class Differences:
             return self._fixed
         shapes = self._trace.shapes
         outputs = [v for v in shapes if v.name in self._sources]
-        whole = Session(with_outputs(self._trace.model, outputs), base=self._trace.base)
+        whole = Session(
+            with_outputs(self._trace.model, outputs), base=self._trace.base, runtime=self._runtime
+        )
         pair = next(iter(self.data.batches(2)))
         alone = [whole.run(batch.feeds) for batch in itertools.islice(self.data.batches(1), 2)]
         try:

@@ -17,6 +17,7 @@ from onnxrd.calibration import Calibration
 from onnxrd.distortion import Task
 from onnxrd.errors import ImportanceError, SettingError
 from onnxrd.graph.model import Model
+from onnxrd.graph.session import DEFAULT, Runtime
 from onnxrd.graph.weights import Weight
 from onnxrd.importance.differences import Differences, Region
 from onnxrd.importance.estimators import Estimator
@@ -36,7 +37,7 @@ def finite_difference(
     names: Sequence[str] | None = None,
     exact_up_to: int = 1024,
     directions: int = 2,
-    threads: int = 0,
+    runtime: Runtime = DEFAULT,
     track: Track = silent,
 ) -> Importance:
     """Importance as `fisher` defines it, found without a derivative of any operator.
@@ -52,7 +53,7 @@ def finite_difference(
         names: of the weights to measure; None for all that are to be compressed.
         exact_up_to: entries up to which a weight is measured entry by entry.
         directions: for each group of a larger weight, new ones for each batch of samples.
-        threads: for onnxruntime, 0 for its own choice.
+        runtime: threads and provider.
         track: shows progress.
 
     Raises:
@@ -63,7 +64,7 @@ def finite_difference(
     if directions < 1:
         raise SettingError(f"{directions} directions are too few: take 1 or more.")
     estimator = estimator or Estimator()
-    differences = Differences(model, data, estimator, task, threads)
+    differences = Differences(model, data, estimator, task, runtime)
     weights = _choose(differences.weights, names)
     kinds = {w.name: _group(w, exact_up_to) for w in weights}
     plan = [(w, _regions(w, kinds[w.name]), directions if kinds[w.name] else 1) for w in weights]

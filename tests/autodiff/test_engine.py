@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxrd.autodiff.engine import NotBatchableError
 from onnxrd.autodiff.gradients import Gradients, batched_squares, reference_squares
+from onnxrd.graph.session import Runtime
 from tests.autodiff.cases.case import ints, normal
 
 node = helper.make_node
@@ -31,7 +32,7 @@ def network(nodes, constants, feeds, *, opset=17):
 
 
 def gradients_of(model, feeds, targets):
-    gradients = Gradients(model, Path(), ["y"], targets, threads=1)
+    gradients = Gradients(model, Path(), ["y"], targets, runtime=Runtime(threads=1))
     forward = gradients.forward("gradient", feeds)
     seed = np.random.default_rng(5).standard_normal(forward.sources["y"].shape)
     return gradients.backward(forward, {"y": seed}), seed
@@ -39,7 +40,7 @@ def gradients_of(model, feeds, targets):
 
 def check_squares(model, feeds, targets):
     """The batched path agrees with one sample at a time."""
-    gradients = Gradients(model, Path(), ["y"], targets, threads=1)
+    gradients = Gradients(model, Path(), ["y"], targets, runtime=Runtime(threads=1))
     forward = gradients.forward("squares", feeds)
     seeds = {"y": np.random.default_rng(5).standard_normal(forward.sources["y"].shape)}
     found = batched_squares(gradients, forward, seeds)
@@ -111,7 +112,7 @@ def test_repeated_positions_need_one_sample_at_a_time():
     ]
     feeds = {"x": normal(3, 2, 4)}
     model = network(nodes, {"table": normal(6, 4), "places": ints(5, 5)}, feeds)
-    gradients = Gradients(model, Path(), ["y"], ["table"], threads=1)
+    gradients = Gradients(model, Path(), ["y"], ["table"], runtime=Runtime(threads=1))
     with pytest.raises(NotBatchableError, match="Gather"):
         gradients.forward("squares", feeds)
 
@@ -120,7 +121,7 @@ def test_a_weight_used_as_its_batched_rule_cannot_is_said_so():
     nodes = [node("Gemm", ["x", "w"], ["y"], transA=1)]
     feeds = {"x": normal(3, 2)}
     gradients = Gradients(
-        network(nodes, {"w": normal(3, 4)}, feeds), Path(), ["y"], ["w"], threads=1
+        network(nodes, {"w": normal(3, 4)}, feeds), Path(), ["y"], ["w"], runtime=Runtime(threads=1)
     )
     with pytest.raises(NotBatchableError, match="transA"):
         gradients.forward("squares", feeds)
@@ -137,7 +138,9 @@ def test_weights_before_a_quantization_are_reported():
     ]
     constants = {"w0": normal(4, 5), "s": np.float32(0.1), "w1": normal(2, 3)}
     feeds = {"x": normal(3, 2, 4)}
-    gradients = Gradients(network(nodes, constants, feeds), Path(), ["y"], ["w0", "w1"], threads=1)
+    gradients = Gradients(
+        network(nodes, constants, feeds), Path(), ["y"], ["w0", "w1"], runtime=Runtime(threads=1)
+    )
     assert list(gradients.blocked(feeds)) == ["w0"]
     assert "DequantizeLinear" in gradients.blocked(feeds)["w0"]
     found, _ = gradients_of(network(nodes, constants, feeds), feeds, ["w1"])
@@ -162,7 +165,11 @@ def test_weights_read_in_a_subgraph_are_reported():
     constants = {f"w{k}": normal(4, 4) for k in range(3)} | {"yes": np.array(True)}
     feeds = {"x": normal(3, 4)}
     gradients = Gradients(
-        network(nodes, constants, feeds), Path(), ["y"], ["w0", "w1", "w2"], threads=1
+        network(nodes, constants, feeds),
+        Path(),
+        ["y"],
+        ["w0", "w1", "w2"],
+        runtime=Runtime(threads=1),
     )
     assert sorted(gradients.blocked(feeds)) == ["w0", "w1"]
 
@@ -201,7 +208,7 @@ def test_a_weight_that_is_computed_needs_one_sample_at_a_time():
     nodes = [node("Mul", ["w", "scale"], ["scaled"]), node("MatMul", ["x", "scaled"], ["y"])]
     feeds = {"x": normal(3, 4)}
     model = network(nodes, {"w": normal(4, 5), "scale": normal(5)}, feeds)
-    gradients = Gradients(model, Path(), ["y"], ["w"], threads=1)
+    gradients = Gradients(model, Path(), ["y"], ["w"], runtime=Runtime(threads=1))
     with pytest.raises(NotBatchableError, match="goes through Mul"):
         gradients.forward("squares", feeds)
 

@@ -12,7 +12,7 @@ from onnx import helper, numpy_helper
 from onnxrd.autodiff.gradients import Gradients, batched_squares
 from onnxrd.autodiff.registry import PER_SAMPLE, REVERSE, SQUARES
 from onnxrd.errors import ModelError
-from onnxrd.graph.session import Session
+from onnxrd.graph.session import Runtime, Session
 from tests.autodiff.cases import CASES, Case
 
 STEPS = {np.float64: 1e-4, np.float32: 2e-3}
@@ -71,7 +71,7 @@ def sharpest(case):
         return case, np.float32
     double = cast(case, np.float64)
     try:
-        outputs = Session(build(double), level="disable", threads=1).run({})
+        outputs = Session(build(double), level="disable", runtime=Runtime(threads=1)).run({})
     except ModelError:
         return case, np.float32
     exact = all(outputs[f"o{k}"].dtype == np.float64 for k in case.differentiated)
@@ -87,7 +87,9 @@ def gradients_of(case, seeds, *, computed):
     feeds = {f"i{k}": case.inputs[k] for k in fed}
     for dtype in (np.float64, np.float32):
         model = build(case, **kinds)
-        gradients = Gradients(model, Path(), list(seeds), targets, dtype=dtype, threads=1)
+        gradients = Gradients(
+            model, Path(), list(seeds), targets, dtype=dtype, runtime=Runtime(threads=1)
+        )
         try:
             found = gradients.backward(gradients.forward("gradient", feeds), seeds)
         except ModelError:
@@ -120,7 +122,9 @@ class Differences:
 
     def __init__(self, case, step):
         self.case, self.step = case, step
-        self.session = Session(build(case, fed=case.differentiable), level="disable", threads=1)
+        self.session = Session(
+            build(case, fed=case.differentiable), level="disable", runtime=Runtime(threads=1)
+        )
         self.feeds = {f"i{k}": case.inputs[k] for k in case.differentiable}
         self.rng = np.random.default_rng(7)
         outputs = self.session.run(self.feeds)
@@ -172,7 +176,7 @@ BATCHED = [(case, slot) for case in CASES for slot in case.weights]
 def test_batched_squares_match_one_sample_at_a_time(case, slot):
     samples = f"i{case.samples_in}"
     model = build(case, fed=(case.samples_in,))
-    gradients = Gradients(model, Path(), ["o0"], [f"i{slot}"], threads=1)
+    gradients = Gradients(model, Path(), ["o0"], [f"i{slot}"], runtime=Runtime(threads=1))
     feed = case.inputs[case.samples_in]
     forward = gradients.forward("squares", {samples: feed})
     seed = np.random.default_rng(3).standard_normal(forward.sources["o0"].shape)

@@ -27,17 +27,18 @@ SAMPLES, ROUNDS, CHUNKS = 512, 3, (8, 32, 64)
 def ours(path, data, threads):
     """A function that measures importance, and one that runs the forward passes only."""
     import onnxrd
-    from onnxrd.graph.session import Session
+    from onnxrd.graph.session import Runtime, Session
 
     model = onnxrd.load_model(path)
     calibration = onnxrd.load_data(data, model.inputs, samples=SAMPLES)
-    session = Session(model.path, threads=threads)
+    runtime = Runtime(threads)
+    session = Session(model.path, runtime=runtime)
 
     def forward():
         for batch in calibration.batches(64):
             session.run(batch.feeds)
 
-    return lambda: onnxrd.fisher(model, calibration, threads=threads), forward
+    return lambda: onnxrd.fisher(model, calibration, runtime=runtime), forward
 
 
 def torchs(path, data, threads, chunk, names):

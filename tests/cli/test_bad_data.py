@@ -166,6 +166,7 @@ def test_damping_is_how_importance_is_used(measured, model, run, tmp_path):
         (("--probes", "0"), "--probes"),
         (("--seed", "-1"), "--seed"),
         (("--threads", "-1"), "--threads"),
+        (("--provider", "abacus"), "--provider"),
         (("--objective", "guess"), "fisher"),
         (("--task", "guess"), "classification"),
         (("--colour", "red"), "--colour"),

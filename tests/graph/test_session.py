@@ -2,12 +2,13 @@
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
 import onnxrd
-from onnxrd.errors import ModelError
-from onnxrd.graph.session import LEVELS, Session
+from onnxrd.errors import ModelError, SettingError
+from onnxrd.graph.session import LEVELS, Runtime, Session
 from tests import networks
 
 X = networks.normal(6, 12, seed=5)
@@ -72,3 +73,61 @@ def _with_sequence():
     )
     imports = [helper.make_opsetid("", 17)]
     return helper.make_model(graph, opset_imports=imports, ir_version=8)
+
+
+def test_a_provider_that_is_not_installed(monkeypatch, refused, model, calib, tmp_path):
+    monkeypatch.setattr(ort, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    out = ("-o", tmp_path / "out")
+    for command in (
+        ("importance", model, *out),
+        ("quantize", model, *out),
+        ("prune", model, *out, "--ratio", "0.5"),
+        ("evaluate", model, model),
+    ):
+        telling = ("cannot run on 'cuda'", "Install onnxruntime-gpu", "--provider")
+        refused(2, *telling, arguments=(*command, "--data", calib, "--provider", "cuda"))
+
+
+def test_a_provider_that_does_not_start(monkeypatch, model):
+    """onnxruntime itself only warns then, and takes the CPU."""
+    both = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    asked = []
+
+    class Fallen(ort.InferenceSession):
+        def __init__(self, source, options, providers):
+            asked.append(providers)
+            super().__init__(source, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(ort, "get_available_providers", lambda: both)
+    monkeypatch.setattr(ort, "InferenceSession", Fallen)
+    with pytest.raises(SettingError, match="cannot start its provider 'cuda'"):
+        Session(model, runtime=Runtime(provider="cuda"))
+    Session(model)
+    assert asked == [both, both[1:]]
+
+
+def test_every_session_runs_as_it_is_told(monkeypatch, run, model, calib, tmp_path):
+    seen = []
+
+    class Noted(ort.InferenceSession):
+        def __init__(self, source, options, providers):
+            seen.append(options.intra_op_num_threads)
+            super().__init__(source, options, providers=providers)
+
+    monkeypatch.setattr(ort, "InferenceSession", Noted)
+    out = ("-o", tmp_path / "out")
+    for command in (
+        ("importance", model, *out),
+        ("quantize", model, *out),
+        ("prune", model, *out, "--ratio", "0.5"),
+        ("evaluate", model, model),
+    ):
+        assert run(*command, "--data", calib, "--threads", "3").code == 0
+        assert seen and set(seen) == {3}, command
+        seen.clear()
+
+
+@pytest.mark.parametrize("wrong", [{"threads": -1}, {"provider": "abacus"}])
+def test_settings_of_the_runtime_that_make_no_sense(wrong):
+    with pytest.raises(SettingError):
+        Runtime(**wrong)

@@ -10,6 +10,7 @@ from onnxrd.cli.console import print_document, progress_bar
 from onnxrd.distortion import Task
 from onnxrd.evaluation import evaluate
 from onnxrd.graph.model import load
+from onnxrd.graph.session import Provider, Runtime
 from onnxrd.progress import silent
 from onnxrd.report import data as report_data
 from onnxrd.report import tables
@@ -28,6 +29,7 @@ def evaluate_command(
     samples: int | None,
     seed: int,
     threads: int,
+    provider: Provider,
     task: Task | None,
     as_json: bool,
     quiet: bool,
@@ -46,7 +48,7 @@ def evaluate_command(
         after,
         load_data(data, before.inputs, samples=samples, seed=seed),
         task=task,
-        threads=threads,
+        runtime=Runtime(threads, provider),
         track=silent if quiet else progress_bar,
     )
     print_document(
