@@ -3,12 +3,17 @@
 import numpy as np
 import onnx
 import onnx.numpy_helper
+from numpy.typing import NDArray
 
 from onnxrd.encodings.encoding import Encoding
-from onnxrd.encodings.fragment import Builder, Fragment
-from onnxrd.encodings.gap import nonzero
+from onnxrd.encodings.fragment import Array, Builder, Fragment
 from onnxrd.encodings.slot import Slot
 from onnxrd.quantizers import Codebook, Quantized
+
+
+def nonzero(values: Array) -> NDArray[np.bool_]:
+    """Where an entry is anything but +0.0: -0.0 has to be stored to come back as it was."""
+    return np.asarray((values != 0) | np.signbit(values), np.bool_)
 
 
 def _accepts(quantized: Quantized, slot: Slot) -> bool:

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from onnxrd.encodings.byte_codes import BYTE_CODES
 from onnxrd.encodings.byte_lut import BYTE_LUT
 from onnxrd.encodings.encoding import Encoding
+from onnxrd.encodings.fill import FILL, nonzero
 from onnxrd.encodings.fragment import Array, Builder, Fragment, decoder
-from onnxrd.encodings.lut import bits_a_code
 from onnxrd.encodings.native_int4 import NATIVE_INT4, native_dtype
 from onnxrd.encodings.slot import Slot
 from onnxrd.encodings.word_lut import WORD_LUT
@@ -28,15 +28,10 @@ from onnxrd.quantizers import Codebook, Quantized, Sparse
 LONGEST = (255, 15, 5, 3)
 """The longest gaps to choose from: a byte holds 1, 2, 3 or 4 of the symbols 0…longest."""
 
-VALUES = (BYTE_LUT, NATIVE_INT4, BYTE_CODES, WORD_LUT)
+VALUES = (FILL, BYTE_LUT, NATIVE_INT4, BYTE_CODES, WORD_LUT)
 """How the values of a codebook may be stored; those of a `Sparse` are stored as they are."""
 
 _ZEROS = {"float32": "float", "float16": "float16", "float64": "double"}
-
-
-def nonzero(values: Array) -> NDArray[np.bool_]:
-    """Where an entry is anything but +0.0: -0.0 has to be stored to come back as it was."""
-    return np.asarray((values != 0) | np.signbit(values), np.bool_)
 
 
 def bridged(positions: NDArray[np.int64], longest: int) -> tuple[Array, NDArray[np.bool_]]:
@@ -120,21 +115,6 @@ def _values(quantized: Quantized, stored: NDArray[np.bool_], real: NDArray[np.bo
     return Codebook(narrow, np.delete(quantized.levels, zero))
 
 
-def _longest(quantized: Quantized, positions: NDArray[np.int64]) -> int:
-    """Which of `LONGEST` needs the fewest bits in all."""
-    gaps = np.diff(positions, prepend=0)
-
-    def bits(longest: int) -> float:
-        bridges = int(((gaps[gaps > longest] - 1) // longest).sum())
-        if isinstance(quantized, Sparse):
-            value = 8.0 * quantized.values.itemsize
-        else:
-            value = bits_a_code(len(quantized.levels) - (not bridges))
-        return (len(gaps) + bridges) * (bits_a_code(longest + 1) + value)
-
-    return min(LONGEST, key=bits)
-
-
 def _add_gaps(builder: Builder, gaps: Array, longest: int) -> str:
     """The gaps as an integer tensor, decoded or of a type that Cast knows."""
     slot = builder.slot.part("g")
@@ -149,9 +129,14 @@ def _add_gaps(builder: Builder, gaps: Array, longest: int) -> str:
 
 def _encode(quantized: Quantized, slot: Slot) -> Fragment:
     stored = _is_stored(quantized)
-    positions = np.flatnonzero(stored)
-    longest = _longest(quantized, positions)
-    gaps, real = bridged(positions, longest)
+    fragments = (_with_gaps(quantized, slot, stored, longest) for longest in LONGEST)
+    return min(fragments, key=lambda fragment: fragment.nbytes)
+
+
+def _with_gaps(
+    quantized: Quantized, slot: Slot, stored: NDArray[np.bool_], longest: int
+) -> Fragment:
+    gaps, real = bridged(np.flatnonzero(stored), longest)
     values = _values(quantized, stored, real)
     builder = Builder(slot)
     gap_name = _add_gaps(builder, gaps, longest)

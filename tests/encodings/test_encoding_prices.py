@@ -104,7 +104,7 @@ def test_functions_and_shapes_are_shared():
     assert sum(node.domain == encodings.DOMAIN for node in proto.graph.node) == 20
 
 
-def test_pricing_packs_nothing(monkeypatch):
+def test_pricing_packs_nothing(rng, monkeypatch):
     def refuse(*args):
         raise AssertionError("packed")
 
@@ -143,7 +143,7 @@ def test_the_cheapest(quantized, opset, ir_version, encoding):
     assert encodings.cheapest(quantized, Slot("w", opset, ir_version), paid=()).encoding == encoding
 
 
-def test_options_and_the_best_of_them():
+def test_options_and_the_best_of_them(rng):
     weight = codebook(rng, (50, 60), 16, zero=True)
     found = encodings.options(weight, Slot("w", 21, 10))
     best = encodings.cheapest(weight, Slot("w", 21, 10))
@@ -152,7 +152,7 @@ def test_options_and_the_best_of_them():
     assert names == ["dense", "native_int4", "byte_lut", "byte_codes", "gap"]
 
 
-def test_sparse_codebook_takes_few_bits():
+def test_sparse_codebook_takes_few_bits(rng):
     values = np.where(rng.random((400, 500)) < 0.02, rng.integers(1, 16, (400, 500)), 0)
     weight = Codebook(values.astype(np.uint8), np.arange(16, dtype=np.float32))
     fragment = encodings.cheapest(weight, Slot("w", 13, 8))
@@ -161,15 +161,35 @@ def test_sparse_codebook_takes_few_bits():
 
 
 def test_values_without_the_zero_level_take_four_bits():
-    values = np.where(rng.random((400, 500)) < 0.5, rng.integers(1, 17, (400, 500)), 0)
-    weight = Codebook(values.astype(np.uint8), np.arange(17, dtype=np.float32))
+    """Gaps of 15 at most need no bridges, so that the zero level is not among the values."""
+    seed = np.random.default_rng(7)
+    ends = np.cumsum(seed.choice([1, 15], 100_000))
+    codes = np.zeros((5, -(-(ends[-1] + 1) // 5)), np.uint8)
+    codes.flat[ends] = np.arange(len(ends)) % 16 + 1
+    weight = Codebook(codes, np.arange(17, dtype=np.float32))
     fragment = encodings.cheapest(weight, Slot("w", 13, 8), force="gap")
-    assert 8 * fragment.nbytes / values.size < 0.5 * (4 + 4.1)
+    assert 8 * fragment.nbytes / len(ends) < 4 + 4.1
     original = model({"w": weight.dequantize()}, 13)
     assert same_bits(run(compress(original, {"w": weight})[0], "all")[0], weight.dequantize())
 
 
-def test_levels_that_no_weight_has_are_dropped():
+@pytest.mark.parametrize(
+    ("levels", "density", "bits"),
+    [(2, 0.05, 8.1), (3, 0.02, 10), (17, 0.2, 9.9), (17, 0.5, 8.4)],
+)
+def test_the_gaps_are_as_short_as_pays(levels, density, bits):
+    """Bits per nonzero weight, where bridges cost a level, which may cost more than their bits."""
+    seed = np.random.default_rng(8)
+    codes = np.where(seed.random(300_000) < density, seed.integers(1, levels, 300_000), 0)
+    weight = Codebook(codes.astype(np.uint8), np.arange(levels, dtype=np.float32))
+    fragment = encodings.cheapest(weight, Slot("w", 13, 8), force="gap")
+    assert 8 * fragment.nbytes / np.count_nonzero(codes) < bits
+    original = model({"w": weight.dequantize()}, 13)
+    written, _ = compress(original, {"w": weight}, force="gap")
+    assert same_bits(run(written, "all")[0], weight.dequantize())
+
+
+def test_levels_that_no_weight_has_are_dropped(rng):
     codes = rng.choice([3, 100, 250], (100, 100)).astype(np.uint8)
     weight = Codebook(codes, np.arange(256, dtype=np.float32))
     fragment = encodings.cheapest(weight, Slot("w", 17, 8))
@@ -179,7 +199,7 @@ def test_levels_that_no_weight_has_are_dropped():
     assert same_bits(run(data, "all")[0], weight.dequantize())
 
 
-def test_forced_and_illegal():
+def test_forced_and_illegal(rng):
     weight = codebook(rng, (10, 10), 40)
     with pytest.raises(SettingError, match=r"'native_int4'.*opset 17.*dense, byte_codes"):
         encodings.cheapest(weight, Slot("w", 17, 8), force="native_int4")
@@ -187,7 +207,7 @@ def test_forced_and_illegal():
         encodings.cheapest_together({"w": weight}, {"w": Slot("w", 17, 8)}, force="nonsense")
 
 
-def test_a_function_is_not_worth_a_single_small_weight():
+def test_a_function_is_not_worth_a_single_small_weight(rng):
     big = {f"big{i}": codebook(rng, (64, 64), 16) for i in range(3)}
     odd = {"odd": codebook(rng, (9, 13), 16)}  # needs a cut, so a function of its own
     quantized = big | odd

@@ -143,7 +143,7 @@ def test_all_else_stays():
     assert written.graph.output == proto.graph.output
 
 
-def test_viewers_are_told():
+def test_viewers_are_told(rng):
     written = check(model({"a": BOOK.dequantize()}), {"a": BOOK})
     shown = {entry.key: entry.value for entry in written.graph.node[0].metadata_props}
     assert shown == {"encoding": "byte_lut", "levels": "16", "bits": "4.51"}
@@ -155,7 +155,7 @@ def test_viewers_are_told():
     assert shown["encoding"] == "gap"
 
 
-def test_nothing_but_the_weights_gets_bigger():
+def test_nothing_but_the_weights_gets_bigger(rng):
     """Loading and saving alone adds a value_info for each initializer; `write` drops them."""
     weights = {f"layer{i}.weight": rng.normal(size=(8, 9)).astype(np.float32) for i in range(20)}
     original = model(weights, hold="initializer")
