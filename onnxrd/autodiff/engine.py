@@ -8,9 +8,9 @@ weights' shapes leave it. It takes axis 0 of activations for the sample axis, wh
 about the network and has to be checked against the reference (`autodiff.gradients` does).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -18,12 +18,21 @@ import onnx_ir as ir
 import onnxrd.autodiff.rules  # noqa: F401  (fills the registry)
 from onnxrd.autodiff.attributes import get_int
 from onnxrd.autodiff.dependence import captured_by, depending_on
-from onnxrd.autodiff.registry import PER_SAMPLE, REVERSE, SQUARES, NoRuleError, domain_of
+from onnxrd.autodiff.registry import (
+    PER_SAMPLE,
+    REVERSE,
+    SQUARES,
+    TOGETHER,
+    NoRuleError,
+    domain_of,
+)
+from onnxrd.autodiff.sharing import back_by_sample, shared_weights
 from onnxrd.autodiff.tape import Tape
 from onnxrd.autodiff.trace import Trace
 from onnxrd.graph.weights import PASSED_THROUGH
 
 Mode = Literal["gradient", "squared gradient", "squares"]
+Result = TypeVar("Result")
 
 
 class NotBatchableError(Exception):
@@ -98,6 +107,7 @@ class _Sweep:
         self.blocked: dict[str, str] = {}
         self._upstream = depending_on(self.graph, targets, tape)
         self._constant = self._weights_and_moved_weights()
+        self._shared = shared_weights(self.graph, targets, self._constant, self._upstream)
         self._arrived: dict[ir.Value, list[ir.Value]] = {}
 
     def run(self) -> None:
@@ -114,6 +124,8 @@ class _Sweep:
             gradient = self._cotangent(target)
             if gradient is None:
                 gradient = self.tape.zeros(self.tape.shape(target))
+            elif self.mode == "squares" and target in self._shared:
+                gradient = self._squared(target, gradient)
             elif self.mode == "squared gradient":
                 gradient = self.tape.op("Mul", gradient, gradient)
             outputs.append((f"grad:{target.name}", gradient))
@@ -163,36 +175,51 @@ class _Sweep:
     ) -> Mapping[int, ir.Value]:
         """Activations by their reverse rule, weights by the rule for their per-sample squares."""
         first = node.outputs[0]
+        if first in self._shared:
+            return {0: _batched(node, back_by_sample, self.tape, node, cotangents[0])}
         if first in self._constant:  # between a weight and its use
             return self._reverse(node, cotangents, wanted)
         if first in self.tape.trace.fixed and self._leading(first) != self.tape.samples:
             raise NotBatchableError(f"a weight goes through {node.op_type} before its use")
-        weights = frozenset(slot for slot in wanted if node.inputs[slot] in self._constant)
-        gradients: dict[int, ir.Value] = {}
-        if wanted - weights:
-            gradients.update(self._reverse(node, cotangents, wanted - weights))
-        for slot in weights:
-            value = node.inputs[slot]
+        weights = {
+            slot: value
+            for slot, value in enumerate(node.inputs)
+            if slot in wanted and value in self._constant
+        }
+        slots, together = TOGETHER.get((domain_of(node), node.op_type), (frozenset(), None))
+        if together and weights and slots.issuperset(weights):
+            gradients = dict(_batched(node, together, self.tape, node, cotangents, wanted))
+        else:
+            others = wanted.difference(weights)
+            gradients = dict(self._reverse(node, cotangents, others)) if others else {}
+        for slot, value in weights.items():
             assert value is not None
-            if len(cotangents) != 1 or cotangents[0] is None or value in self._arrived:
-                raise NotBatchableError(f"{value.name} is used more than once")
-            gradients[slot] = self._squares(node, slot, value, cotangents[0])
+            if slot not in gradients:
+                gradients[slot] = self._for_weight(node, slot, value, cotangents)
+            elif value not in self._shared:
+                gradients[slot] = self._squared(value, gradients[slot])
         return gradients
 
-    def _squares(self, node: ir.Node, slot: int, value: ir.Value, cotangent: ir.Value) -> ir.Value:
-        use = (domain_of(node), node.op_type, slot)
+    def _for_weight(
+        self, node: ir.Node, slot: int, value: ir.Value, cotangents: Sequence[ir.Value | None]
+    ) -> ir.Value:
+        """Σ_n g_n² [*weight] of a weight's only use, or g_n [N, *weight] of one of several."""
+        (cotangent, *others), use = cotangents, (domain_of(node), node.op_type, slot)
+        if others or cotangent is None:
+            raise NotBatchableError(f"{node.op_type} has several outputs")
         reason = f"{node.op_type} has no batched rule for input {slot}"
-        if use in SQUARES:
+        if use in SQUARES and value not in self._shared:
             try:
                 return SQUARES[use](self.tape, node, cotangent)
             except NoRuleError as error:
                 reason = f"{node.op_type}: {error}"
         if use not in PER_SAMPLE:
             raise NotBatchableError(reason)
-        try:
-            gradients = PER_SAMPLE[use](self.tape, node, cotangent)
-        except NoRuleError as error:
-            raise NotBatchableError(f"{node.op_type}: {error}") from error
+        gradients = _batched(node, PER_SAMPLE[use], self.tape, node, cotangent)
+        return gradients if value in self._shared else self._squared(value, gradients)
+
+    def _squared(self, value: ir.Value, gradients: ir.Value) -> ir.Value:
+        """Σ_n g_n² of per-sample gradients [N, *weight]."""
         shape = (self.tape.samples, *self.tape.shape(value))
         return self.tape.total(self.tape.op("Mul", gradients, gradients), shape)
 
@@ -229,8 +256,6 @@ class _Sweep:
         if not arrived:
             return None
         if len(arrived) > 1:
-            if self.mode == "squares" and value in self._constant:
-                raise NotBatchableError(f"{value.name} is used more than once")
             self._arrived[value] = arrived = [self.tape.op("Sum", *arrived)]
         return arrived[0]
 
@@ -247,6 +272,14 @@ class _Sweep:
                 self.blocked.setdefault(str(value.name), text)
             producer = value.producer()
             stack.extend((*producer.inputs, *captured_by(producer)) if producer else ())
+
+
+def _batched(node: ir.Node, rule: Callable[..., Result], *arguments: Any) -> Result:
+    """What a rule for batches gives; where it does not apply a batch of one is needed."""
+    try:
+        return rule(*arguments)
+    except NoRuleError as error:
+        raise NotBatchableError(f"{node.op_type}: {error}") from error
 
 
 _MOVES = frozenset({"Concat", "Slice", "Split", "DepthToSpace", "SpaceToDepth"})

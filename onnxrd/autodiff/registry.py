@@ -20,6 +20,11 @@ SQUARES: dict[tuple[str, str, int], SampleRule] = {}
 """(domain, operator, input slot) → per-sample gradients squared and summed, [*weight], where that
 is cheaper than by way of the gradients themselves."""
 
+TOGETHER: dict[tuple[str, str], tuple[frozenset[int], Rule]] = {}
+"""(domain, operator) → input slots of its weights, and a rule like one of `REVERSE` that gives
+per-sample gradients of them, [N, *weight]: for operators with several outputs, or whose weights'
+gradients have most of their work in common."""
+
 
 class NoRuleError(Exception):
     """A rule does not cover this use of its operator; the text says what about it."""
@@ -58,6 +63,18 @@ def squares(*uses: tuple[str, int], domain: str = "") -> Callable[[SampleRule], 
 
     def register(rule: SampleRule) -> SampleRule:
         SQUARES.update({(domain, operator, slot): rule for operator, slot in uses})
+        return rule
+
+    return register
+
+
+def per_sample_together(
+    operator: str, *, slots: tuple[int, ...], domain: str = ""
+) -> Callable[[Rule], Rule]:
+    """Register per-sample gradients of all weights of an operator, and cotangents of the rest."""
+
+    def register(rule: Rule) -> Rule:
+        TOGETHER[domain, operator] = frozenset(slots), rule
         return rule
 
     return register

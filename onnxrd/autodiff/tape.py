@@ -1,6 +1,6 @@
 """The reverse pass under construction: a small builder that rules write ONNX operators with."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -11,6 +11,8 @@ from onnxrd.autodiff.trace import Trace
 
 Array = NDArray[Any]
 Operand = ir.Value | Array | float | int | None
+Step = Callable[[Sequence[ir.Value], Sequence[ir.Value]], tuple[list[ir.Value], list[ir.Value]]]
+"""A step of a `Tape.scan`: (states, entries at this time) → (new states, what is collected)."""
 
 OPSET = 21
 """Of the reverse pass; the network's own opset does not matter to it."""
@@ -36,6 +38,7 @@ class Tape:
         self.dtype = np.dtype(dtype)
         self.taps: dict[ir.Value, ir.Value] = {}
         self._graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="reverse")
+        self._nodes = self._graph  # where operators are appended: in a scan, to its body
         self._primals: dict[ir.Value, ir.Value] = {}
         self._constants: dict[tuple[bytes, str, tuple[int, ...]], ir.Value] = {}
         self._names = 0
@@ -106,7 +109,7 @@ class Tape:
         operands = [x if x is None or isinstance(x, ir.Value) else self.const(x) for x in inputs]
         made = [ir.Value(name=self._name("v")) for _ in range(outputs)]
         present = {name: value for name, value in attributes.items() if value is not None}
-        self._graph.append(ir.node(op_type, operands, present, outputs=made))
+        self._nodes.append(ir.node(op_type, operands, present, outputs=made))
         return made[0] if outputs == 1 else tuple(made)
 
     def mask(self, condition: ir.Value) -> ir.Value:
@@ -170,6 +173,46 @@ class Tape:
             return result if tuple(shape) == tuple(target) else self.reshape(result, target)
         result = self.sum(x, [a for a in stretched if a != 0], keepdims=True)
         return self.reshape(result, (shape[0], *target))
+
+    def scan(
+        self,
+        step: Step,
+        states: Sequence[ir.Value],
+        sequences: Sequence[ir.Value],
+        *,
+        backward: bool = False,
+    ) -> tuple[list[ir.Value], list[ir.Value]]:
+        """Run a step for every entry of the sequences' axis 0, by one Scan operator.
+
+        Args:
+            step: appends the step's operators; it may read values made before, but makes taps
+                (`primal`) of none that has not been one.
+            states: handed on from step to step.
+            sequences: [T, …] each.
+            backward: from the last entry to the first; what is collected lies in the order of the
+                sequences all the same.
+
+        Returns: the last states, and [T, …] of each value that the step collects.
+        """
+        body = ir.Graph([], [], nodes=[], name=self._name("body"))
+        kind = ir.TensorType(ir.DataType.from_numpy(self.dtype))
+        given = [ir.Value(name=self._name("v"), type=kind) for _ in (*states, *sequences)]
+        body.inputs.extend(given)
+        outside, self._nodes = self._nodes, body
+        after, collected = step(given[: len(states)], given[len(states) :])
+        body.outputs.extend(self.op("Identity", value) for value in (*after, *collected))
+        self._nodes = outside
+        for value in body.outputs:
+            value.type = kind
+        made = [ir.Value(name=self._name("v")) for _ in body.outputs]
+        attributes: dict[str, Any] = {
+            "body": body,
+            "num_scan_inputs": len(sequences),
+            "scan_input_directions": [int(backward)] * len(sequences),
+            "scan_output_directions": [int(backward)] * len(collected),
+        }
+        self._nodes.append(ir.node("Scan", [*states, *sequences], attributes, outputs=made))
+        return made[: len(states)], made[len(states) :]
 
     def model(self, outputs: Sequence[tuple[str, ir.Value]]) -> ir.Model:
         """Close the tape: the reverse pass as a model with the given named outputs."""

@@ -14,7 +14,7 @@ from onnxrd.autodiff.terms import Term
 
 
 @dataclass(frozen=True)
-class _At:
+class At:
     """Where a function is differentiated: its input, its output, its attributes."""
 
     tape: Tape
@@ -22,15 +22,18 @@ class _At:
 
     @property
     def x(self) -> Term:
+        """The input."""
         value = self.node.inputs[0]
         assert value is not None
         return Term(self.tape, self.tape.primal(value))
 
     @property
     def y(self) -> Term:
+        """The output."""
         return Term(self.tape, self.tape.primal(self.node.outputs[0]))
 
     def get(self, name: str, default: float) -> float:
+        """An attribute."""
         return get_float(self.node, name, default)
 
 
@@ -39,49 +42,49 @@ def _switch(condition: Term, chosen: Term | float, other: float) -> Term:
     return condition * (chosen - other) + other
 
 
-def _hard_sigmoid(at: _At) -> Term:
+def _hard_sigmoid(at: At) -> Term:
     y, alpha = at.y, at.get("alpha", 0.2)
     return (y > 0) * (y < 1) * alpha
 
 
-def _hard_swish(at: _At) -> Term:
+def _hard_swish(at: At) -> Term:
     """y = x · clip(x/6 + ½, 0, 1)."""
     x = at.x
     gate = x.op("HardSigmoid", alpha=1 / 6, beta=0.5)
     return gate + (x.op("Abs") < 3) * x * (1 / 6)
 
 
-def _selu(at: _At) -> Term:
+def _selu(at: At) -> Term:
     """γ above zero, below γ α eˣ = y + γ α."""
     gamma = at.get("gamma", 1.05070102214813232421875)
     alpha = at.get("alpha", 1.67326319217681884765625)
     return _switch(at.x < 0, at.y + gamma * alpha, gamma)
 
 
-def _swish(at: _At) -> Term:
+def _swish(at: At) -> Term:
     """y = x σ(αx)."""
     alpha = at.get("alpha", 1.0 if at.node.op_type == "Swish" else 1.702)
     gate = (at.x * alpha).op("Sigmoid")
     return gate + at.y * alpha * (1 - gate)
 
 
-def _mish(at: _At) -> Term:
+def _mish(at: At) -> Term:
     """y = x tanh(softplus(x))."""
     x = at.x
     gate = x.op("Softplus").op("Tanh")
     return gate + x * (1 - gate * gate) * x.op("Sigmoid")
 
 
-def _softsign(at: _At) -> Term:
+def _softsign(at: At) -> Term:
     inverse = 1 / (at.x.op("Abs") + 1)
     return inverse * inverse
 
 
-def _erf(at: _At) -> Term:
+def _erf(at: At) -> Term:
     return (-(at.x * at.x)).op("Exp") * (2 / sqrt(pi))
 
 
-def _gelu(at: _At) -> Term:
+def _gelu(at: At) -> Term:
     """y = x Φ(x), or its approximation by tanh."""
     x = at.x
     square = x * x
@@ -99,7 +102,7 @@ def _gelu_tanh(x: Term, square: Term) -> Term:
     return (gate + 1 + (1 - gate * gate) * inner) * 0.5
 
 
-DERIVATIVES: dict[str, Callable[[_At], Term]] = {
+DERIVATIVES: dict[str, Callable[[At], Term]] = {
     # piecewise linear
     "Relu": lambda at: at.y > 0,
     "LeakyRelu": lambda at: _switch(at.x > 0, 1.0, at.get("alpha", 0.01)),
@@ -143,7 +146,7 @@ FUSED = {"Gelu": _gelu, "FastGelu": _gelu, "QuickGelu": _swish}
 """The same for onnxruntime's own operators."""
 
 
-def _rule(derivative: Callable[[_At], Term]) -> Rule:
+def _rule(derivative: Callable[[At], Term]) -> Rule:
     def rule(
         t: Tape, node: ir.Node, dys: Sequence[ir.Value | None], wanted: frozenset[int]
     ) -> Cotangents:
@@ -151,7 +154,7 @@ def _rule(derivative: Callable[[_At], Term]) -> Rule:
         assert dy is not None
         if len([value for value in node.inputs if value is not None]) > 1:
             raise NoRuleError("a second input")
-        return {0: (Term(t, dy) * derivative(_At(t, node))).value}
+        return {0: (Term(t, dy) * derivative(At(t, node))).value}
 
     return rule
 

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxrd.autodiff.attributes import get_int, get_string
-from onnxrd.autodiff.registry import Cotangents, NoRuleError, reverse, squares
+from onnxrd.autodiff.registry import Cotangents, NoRuleError, per_sample, reverse, squares
 from onnxrd.autodiff.rules.along import transposed_selection
 from onnxrd.autodiff.tape import Tape
 
@@ -73,6 +73,24 @@ def _embedding_squares(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
     flat = t.reshape(rows, (t.samples * count, width))
     added = _add_rows(t, flat, token, t.samples * count, (shape[0], width))
     return t.reshape(added, shape)
+
+
+@per_sample(("Gather", 0))
+def _embedding_weight(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
+    """[N, …, D] → [N, V, D]: sample n has a table of its own, from row n·V on."""
+    table, index = node.inputs[0], node.inputs[1]
+    assert table is not None and index is not None
+    shape, tokens = t.shape(table), t.shape(index)
+    if get_int(node, "axis", 0) or not tokens or tokens[0] != t.samples:
+        raise NoRuleError("an index that does not begin with the sample axis")
+    count, width = prod(tokens[1:]), prod(shape[1:])
+    dtype = t.trace.dtypes[index]
+    token = t.op("Mod", t.primal(index), t.const(np.array(shape[0], dtype)))
+    first = np.arange(t.samples, dtype=dtype).reshape(-1, 1) * shape[0]
+    rows = t.op("Add", t.reshape(token, (t.samples, count)), t.const(first.astype(dtype)))
+    flat = t.reshape(dy, (t.samples * count, width))
+    added = _add_rows(t, flat, rows, t.samples * count, (t.samples * shape[0], width))
+    return t.reshape(added, (t.samples, *shape))
 
 
 @reverse("GatherElements", "GatherND", "Compress")
