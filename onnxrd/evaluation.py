@@ -8,7 +8,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxrd.calibration import Calibration
@@ -178,6 +177,7 @@ def evaluate(
     if missing := set(original.outputs) - set(compressed.outputs):
         raise ModelError(f"{compressed.path} has no output {sorted(missing)[0]!r}.")
     heads = find_heads(original.prepared(), task, sample_axis=data.sample_axis)
+    loads = _load_seconds((original, compressed), runtime) if timed else None
     sessions = [Session(m.path, runtime=runtime) for m in (original, compressed)]
     collected = {head.output: _Collected() for head in heads}
     steps = -(-data.samples // BATCH)
@@ -197,13 +197,14 @@ def evaluate(
                 data.check_labels(log_probabilities(head, rows[0]).shape[-1])
             collected[head.output].add(head, rows[0], rows[1], batch.labels)
         checked = True
-    timing = _time(original, compressed, data, runtime) if timed else (None, None)
+    ratio = _latency_ratio(sessions, data) if timed else None
     return Evaluation(
         tuple(collected[head.output].result(head) for head in heads),
         data.samples,
         (original.nbytes, compressed.nbytes),
         count_parameters(original),
-        *timing,
+        loads,
+        ratio,
     )
 
 
@@ -214,8 +215,7 @@ def count_parameters(model: Model) -> int:
 
 def verify(
     written: Path,
-    dense: ir.Model,
-    base: Path,
+    dense: Path,
     feeds: Mapping[str, Array],
     runtime: Runtime = DEFAULT,
 ) -> None:
@@ -223,8 +223,7 @@ def verify(
 
     Args:
         written: the file.
-        dense: the original graph with the dequantized weights in it.
-        base: folder of the dense graph's external data.
+        dense: file of the original graph with the dequantized weights in it.
         feeds: inputs to run both on.
         runtime: threads and provider.
 
@@ -232,7 +231,7 @@ def verify(
         VerificationError: it does not load or run, or its outputs differ.
     """
     for level in LEVELS:
-        expected = Session(dense, base=base, level=level, runtime=runtime).run(feeds)
+        expected = Session(dense, level=level, runtime=runtime).run(feeds)
         try:
             found = Session(written, level=level, runtime=runtime).run(feeds)
         except ModelError as error:
@@ -267,24 +266,25 @@ def _close(found: Array, expected: Array) -> bool:
     return bool(np.allclose(found, expected, rtol=0, atol=TOLERANCE * scale, equal_nan=True))
 
 
-def _time(
-    original: Model, compressed: Model, data: Calibration, runtime: Runtime
-) -> tuple[tuple[float, float], float]:
-    """Load times (medians of 3, in turn) and the median ratio of paired runs."""
+def _load_seconds(models: Sequence[Model], runtime: Runtime) -> tuple[float, float]:
+    """Medians of 3, in turn; no two models are in memory together."""
+
+    def once(model: Model) -> float:
+        start = time.perf_counter()
+        Session(model.path, runtime=runtime)
+        return time.perf_counter() - start
+
+    before, after = (median(seconds) for seconds in zip(*(map(once, models) for _ in range(3))))
+    return before, after
+
+
+def _latency_ratio(sessions: Sequence[Session], data: Calibration) -> float:
+    """The median ratio of paired runs."""
     feeds = next(iter(data.batches(1))).feeds
-    loads = [[_load_seconds(m, runtime) for m in (original, compressed)] for _ in range(3)]
-    sessions = [Session(m.path, runtime=runtime) for m in (original, compressed)]
     first = sum(_run_seconds(session, feeds) for session in sessions)
     pairs = int(np.clip(TIMING_SECONDS / first, 11, 301))
     runs = [[_run_seconds(session, feeds) for session in sessions] for _ in range(pairs)]
-    before, after = (median(seconds) for seconds in zip(*loads))
-    return (before, after), median(b / a for a, b in runs)
-
-
-def _load_seconds(model: Model, runtime: Runtime) -> float:
-    start = time.perf_counter()
-    Session(model.path, runtime=runtime)
-    return time.perf_counter() - start
+    return median(b / a for a, b in runs)
 
 
 def _run_seconds(session: Session, feeds: Mapping[str, Array]) -> float:

@@ -23,12 +23,15 @@ from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
 from onnxrd.errors import CalibrationError, ModelError, SettingError, TargetError
 from onnxrd.evaluation import count_parameters, evaluate, example_feeds, verify
-from onnxrd.graph.model import Model, atomic_output, load, save
+from onnxrd.graph.model import Model, atomic_output, load, save, scratch
 from onnxrd.graph.weights import Weight, find_weights
 from onnxrd.importance import Importance, fisher, identity, load_importance
 from onnxrd.options import Options
 from onnxrd.quantizers import Codebook, Quantized
 from onnxrd.report.result import Layer, Result
+
+LARGE = 1 << 26
+"""Bytes of weights above which a model is not put together in memory to be verified."""
 
 PathLike = str | os.PathLike[str]
 Quantizer = Callable[[Sequence[Weight], Importance], Iterator[Quantized]]
@@ -160,7 +163,8 @@ def _compress(
         job = _prepare(original, data, importance, options)
         pairs = zip(weights, quantizer(weights, job.importance))
         tracked = options.track(pairs, "quantizing", len(weights))
-        layers = _write(job, {weight: quantized for weight, quantized in tracked}, temporary)
+        shelf = quantizers.Shelf(scratch(temporary))
+        layers = _write(job, {weight: shelf.put(q) for weight, q in tracked}, temporary)
         written = load(temporary)
         if written.nbytes >= original.nbytes and not options.force:
             raise TargetError(
@@ -262,20 +266,25 @@ def _write(job: _Job, done: Mapping[Weight, Quantized], path: Path) -> list[Laye
     layers = []
     for weight, quantized in done.items():
         if weight.name in fragments:
-            approximation = quantized.dequantize()
-            dense.graph.initializers[weight.name].const_value = ir.tensor(approximation)
+            dense.graph.initializers[weight.name].const_value = _dense(weight, quantized)
             layers.append(_layer(job, weight, quantized, fragments[weight.name]))
     _verify(job, dense, path)
     return layers
 
 
+def _dense(weight: Weight, quantized: Quantized) -> ir.LazyTensor:
+    dtype, shape = ir.DataType.from_numpy(weight.dtype), ir.Shape(weight.shape)
+    return ir.LazyTensor(lambda: ir.tensor(quantized.dequantize()), dtype, shape)
+
+
 def _verify(job: _Job, dense: ir.Model, path: Path) -> None:
-    base, runtime = job.model.path.parent, job.options.runtime
+    reference, runtime = scratch(path) / "dense.onnx", job.options.runtime
+    save(dense, reference, external_above=LARGE)
     if job.data is not None:
-        verify(path, dense, base, next(iter(job.data.batches(4))).feeds, runtime)
+        verify(path, reference, next(iter(job.data.batches(4))).feeds, runtime)
         return
     try:
-        verify(path, dense, base, example_feeds(job.model.inputs), runtime)
+        verify(path, reference, example_feeds(job.model.inputs), runtime)
     except ModelError as error:
         raise ModelError(
             f"the model does not run on made-up inputs, give some by --data: {error}"

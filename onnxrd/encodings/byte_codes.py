@@ -14,7 +14,8 @@ def _accepts(quantized: Quantized, slot: Slot) -> bool:
 def _encode(quantized: Quantized, slot: Slot) -> Fragment:
     assert isinstance(quantized, Codebook)
     builder = Builder(slot)
-    codes = builder.tensor(slot.stem, quantized.codes)
+    dtype = quantized.codes.dtype
+    codes = builder.packed(slot.stem, dtype, quantized.shape, lambda: quantized.codes)
     levels = builder.tensor(f"{slot.stem}l", quantized.levels)
     builder.call(lookup(slot.opset), (codes, levels), slot.output)
     return builder.build("byte_codes", quantized)

@@ -88,14 +88,14 @@ def encode(name: str, codebook: Codebook, slot: Slot, word: int) -> Fragment:
         slot: its place.
         word: 8 or 16.
     """
-    codes, levels = codebook.codes, len(codebook.levels)
+    entries, levels = math.prod(codebook.shape), len(codebook.levels)
     dtype = np.dtype(f"uint{word}")
-    a_word = codes_a_word(levels, codes.size, word)
-    words = math.ceil(codes.size / a_word)
-    cut = codes.size if codes.size % a_word else 0
+    a_word = codes_a_word(levels, entries, word)
+    words = math.ceil(entries / a_word)
+    cut = entries if entries % a_word else 0
     builder = Builder(slot)
     inputs = [
-        builder.packed(slot.stem, dtype, (words,), lambda: pack(codes, levels, dtype)),
+        builder.packed(slot.stem, dtype, (words,), lambda: pack(codebook.codes, levels, dtype)),
         builder.tensor(f"{slot.stem}l", codebook.levels),
         builder.shape(codebook.shape),
     ]

@@ -9,6 +9,8 @@ The table has up to 65536 runs, each weight has its own, and onnxruntime keeps a
 until everything is folded. Hence only for weights that need more memory than their table.
 """
 
+import math
+
 from onnxrd.encodings import lut
 from onnxrd.encodings.encoding import Encoding
 from onnxrd.encodings.fragment import Fragment
@@ -25,9 +27,10 @@ def _accepts(quantized: Quantized, slot: Slot) -> bool:
     levels = len(quantized.levels)
     if levels > 256 or lut.bits_a_code(levels, 16) >= lut.bits_a_code(levels):
         return False
-    a_word = lut.codes_a_word(levels, quantized.codes.size, 16)
+    entries = math.prod(quantized.shape)
+    a_word = lut.codes_a_word(levels, entries, 16)
     making = levels**a_word * (16 + a_word * (16 + quantized.levels.itemsize))
-    return bool(making <= BYTES_A_WEIGHT * quantized.codes.size)
+    return bool(making <= BYTES_A_WEIGHT * entries)
 
 
 def _encode(quantized: Quantized, slot: Slot) -> Fragment:

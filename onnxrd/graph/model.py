@@ -124,21 +124,53 @@ def load(path: str | os.PathLike[str]) -> Model:
     return Model(loaded, path)
 
 
-def save(model: onnx_ir.Model, path: Path) -> None:
-    """Write a model file; above 1.9 GB the weights go to `<name>.data` beside it.
+def save(model: onnx_ir.Model, path: Path, *, external_above: int | None = None) -> None:
+    """Write a model file; above 1.9 GB the weights go to `<name>.data` beside it, one by one.
 
     Weights that lie in external data are read from there and become part of the new file.
+
+    Args:
+        model: what to write; left without external data if it is written as one file.
+        path: of the file.
+        external_above: bytes of weights above which they go to a file of their own, if not 1.9 GB.
     """
     tensors = [v.const_value for v in _initializers(model) if v.const_value is not None]
-    if sum(tensor.nbytes for tensor in tensors) > EXTERNAL_DATA_ABOVE:
+    limit = EXTERNAL_DATA_ABOVE if external_above is None else external_above
+    if sum(tensor.nbytes for tensor in tensors) > limit:
         onnx_ir.save(model, path, external_data=f"{path.name}.data", size_threshold_bytes=1024)
     else:
         onnx_ir.save(onnx_ir.external_data.load_to_model(model), path)
 
 
+def unloaded(tensor: onnx_ir.TensorProtocol) -> onnx_ir.TensorProtocol:
+    """The same tensor; if its data are external, nothing of them is in memory for its sake."""
+    if not isinstance(tensor, onnx_ir.ExternalTensor):
+        return tensor
+    return onnx_ir.ExternalTensor(
+        tensor.location,
+        tensor.offset,
+        tensor.length,
+        tensor.dtype,
+        shape=tensor.shape,
+        name=str(tensor.name),
+        base_dir=tensor.base_dir,
+    )
+
+
+def scratch(temporary: Path) -> Path:
+    """A folder for what is needed until the output is complete, and goes with `atomic_output`.
+
+    Args:
+        temporary: what `atomic_output` gave.
+    """
+    folder = temporary.with_name(f"{temporary.name}.scratch")
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @contextmanager
 def atomic_output(path: Path, *, never: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Give a temporary path to write to; move all that is there beside `path` if nothing failed.
+    """Give a temporary path to write to; move the files there beside `path` if nothing failed.
 
     The temporary folder lies beside `path`, so that moving is a rename. After an exception nothing
     is left behind and a file that was at `path` before is as it was.
@@ -161,7 +193,7 @@ def atomic_output(path: Path, *, never: tuple[Path, ...] = ()) -> Iterator[Path]
         raise ModelError(f"cannot write to {path.parent} ({error.strerror}).") from error
     try:
         yield folder / path.name
-        moves = {file: path.parent / file.name for file in folder.iterdir()}
+        moves = {file: path.parent / file.name for file in folder.iterdir() if file.is_file()}
         for target in moves.values():
             _refuse(target, never)
         for written in sorted(moves, key=lambda file: file.name == path.name):

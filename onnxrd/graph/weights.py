@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxrd.errors import ModelError
-from onnxrd.graph.model import Model
+from onnxrd.graph.model import Model, unloaded
 
 SMALLEST = 64
 """Weights with fewer entries are left alone: decoding would cost more bytes than it saves."""
@@ -109,13 +109,13 @@ class Weight:
         return is_floating(self.value)
 
     def array(self) -> NDArray[Any]:
-        """The entries, read from disk if they lie in external data.
+        """The entries; those in external data are mapped from there until the caller lets go.
 
         Raises:
             ModelError: an entry is not a finite number.
         """
         assert self.value.const_value is not None
-        array = np.asarray(self.value.const_value.numpy())
+        array = np.asarray(unloaded(self.value.const_value).numpy())
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int(array.size - np.isfinite(array).sum())
             raise ModelError(

@@ -4,10 +4,12 @@ from onnxrd.quantizers.kmeans import weighted_kmeans
 from onnxrd.quantizers.measures import rule1_residual, weighted_distortion
 from onnxrd.quantizers.pruning import prune, prune_and_quantize
 from onnxrd.quantizers.quantized import Codebook, Quantized, Sparse
+from onnxrd.quantizers.shelf import Shelf
 
 __all__ = [
     "Codebook",
     "Quantized",
+    "Shelf",
     "Sparse",
     "prune",
     "prune_and_quantize",

@@ -1,5 +1,6 @@
 """What a quantizer returns: an approximation of one weight in a form that can be encoded."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -56,6 +57,46 @@ class Sparse:
     def dequantize(self) -> Array:
         """The approximated weight, [*weight]."""
         return self.values
+
+
+class LateCodebook(Codebook):
+    """A codebook whose codes are read, or made, anew each time they are asked for.
+
+    Args:
+        read: gives the codes.
+        shape: of the codes.
+        levels: as in `Codebook`.
+    """
+
+    def __init__(self, read: Callable[[], Array], shape: tuple[int, ...], levels: Array) -> None:
+        vars(self).update(_read=read, _shape=shape, levels=levels)
+
+    @property
+    def codes(self) -> Array:
+        """[*weight], out of memory again as soon as the caller lets go of them."""
+        return np.asarray(vars(self)["_read"]())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the weight."""
+        return tuple(vars(self)["_shape"])
+
+
+class LateSparse(Sparse):
+    """The same of a `Sparse`, with its values."""
+
+    def __init__(self, read: Callable[[], Array], shape: tuple[int, ...]) -> None:
+        vars(self).update(_read=read, _shape=shape)
+
+    @property
+    def values(self) -> Array:
+        """[*weight], out of memory again as soon as the caller lets go of them."""
+        return np.asarray(vars(self)["_read"]())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the weight."""
+        return tuple(vars(self)["_shape"])
 
 
 Quantized = Codebook | Sparse
