@@ -234,6 +234,11 @@ def _prepare(
             "no calibration data: all weights are taken to be alike (plain magnitude), and the "
             "damage is NOT measured. Give --data."
         )
+    if h.fallbacks:
+        warnings.append(
+            f"{len(h.fallbacks)} weights have no derivative, finite differences stand in for it, "
+            f"coarsely: {'; '.join(sorted(set(h.fallbacks.values())))}."
+        )
     if h.proxies:
         warnings.append(
             f"{len(h.proxies)} weights have no measured importance, the mean of the others stands "

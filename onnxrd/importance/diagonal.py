@@ -7,9 +7,12 @@ from numpy.typing import NDArray
 
 from onnxrd.calibration import Batch, Calibration
 from onnxrd.distortion import Task, find_heads
+from onnxrd.errors import ImportanceError
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, Runtime
+from onnxrd.importance.differences import Differences
 from onnxrd.importance.estimators import Estimator
+from onnxrd.importance.finite_difference import fallback
 from onnxrd.importance.importance import Importance
 from onnxrd.importance.squares import Pass, Squares
 from onnxrd.progress import Track, silent
@@ -30,6 +33,10 @@ def fisher(
     """Importance I_ii = E_x Σ_k (∂f_k/∂w_i)² / f_k of every weight to be compressed.
 
     For regression heads 2·E_x Σ_k (∂f_k/∂w_i)², so that D ≈ ½ Σ h Δ² in both cases.
+
+    By autodiff, exactly; weights upstream of an operator without a derivative by finite
+    differences, as finely as a bounded number of forward passes allows; what is left gets the mean
+    of those that autodiff measured. The result says which is which.
 
     Args:
         model: the network.
@@ -54,8 +61,20 @@ def fisher(
 
     sources = [head.source for head in heads]
     squares = Squares(model, data, sources, passes, batched=batched, runtime=runtime)
+    values = squares.mean(track) if squares.reachable else {}
+    groups: dict[str, str] = {}
+    failed: dict[str, str] = {}
+    if squares.blocked:
+        differences = Differences(model, data, estimator, task, runtime)
+        found, groups, failed = fallback(differences, list(squares.blocked), track)
+        values |= found
+    if missing := failed.keys() - values.keys():
+        raise ImportanceError(
+            f"no weight has a derivative: {squares.blocked[min(missing)]}, and "
+            f"{failed[min(missing)]}. Identity importance needs none."
+        )
     return Importance(
-        squares.mean(track),
+        values,
         model.digest,
         task="+".join(sorted({head.task for head in heads})),
         estimator=estimator.kind,
@@ -64,5 +83,7 @@ def fisher(
         samples=data.samples,
         seed=estimator.seed,
         path=squares.path,
-        proxies=squares.blocked,
+        proxies={name: f"{squares.blocked[name]}, and {why}" for name, why in failed.items()},
+        fallbacks={name: squares.blocked[name] for name in groups},
+        grouped={name: group for name, group in groups.items() if group},
     )

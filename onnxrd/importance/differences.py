@@ -163,17 +163,20 @@ class Differences:
         self._trace = run_trace(prepared, model.path.parent, probe.feeds, runtime=runtime)
         self.size = self._batch_size()
 
-    @property
-    def batches(self) -> int:
-        """How many there are in a pass over the data."""
-        return -(-self.data.samples // self.size)
+    def batches(self, samples: int) -> int:
+        """How many there are in a pass over so many samples."""
+        return -(-samples // self.size)
 
     def squares(
-        self, weight: Weight, regions: Sequence[Region], directions: int = 1
+        self, weight: Weight, regions: Sequence[Region], directions: int, data: Calibration
     ) -> Iterator[tuple[Region, float]]:
         """Σ over samples and seeds of squared slopes, for each batch, region and direction.
 
-        Directions are random signs, new ones for each batch.
+        Args:
+            weight: one of `weights`.
+            regions: of its entries.
+            directions: for each region; random signs, new ones for each batch.
+            data: all of the samples, or some.
 
         Raises:
             ImportanceError: a slope is not finite.
@@ -184,7 +187,7 @@ class Differences:
             return
         array, done = weight.array(), 0
         step = self._tuned(suffix, array, regions)
-        for batch in self.data.batches(self.size):
+        for batch in data.batches(self.size):
             point = self._point(suffix, array, batch, done)
             rng = np.random.default_rng([self._estimator.seed, done])
             for region, _ in itertools.product(regions, range(directions)):
@@ -198,14 +201,16 @@ class Differences:
             done += batch.size
 
     def _tuned(self, suffix: Suffix, array: Array, regions: Sequence[Region]) -> float:
-        batch = next(iter(self.data.batches(min(TUNED_ON, self.size))))
-        point = self._point(suffix, array, batch, 0)
         rng = np.random.default_rng(self._estimator.seed)
         chosen = [regions[k] for k in rng.permutation(len(regions))[:TUNED_ON]]
         moves = [(region, _signs(rng, array[region])) for region in chosen]
         unit = float(np.sqrt(np.mean(array.astype(np.float64) ** 2))) or 1.0
-        slopes = [[point.slopes(*move, unit * step) for move in moves] for step in LADDER]
-        return unit * best_step(LADDER, np.array(slopes).reshape(len(LADDER), len(moves), -1))
+        size, slopes = min(TUNED_ON, self.size), []
+        for k, batch in enumerate(itertools.islice(self.data.batches(size), TUNED_ON // size)):
+            point = self._point(suffix, array, batch, k * size)
+            slopes.append([[point.slopes(*m, unit * step) for m in moves] for step in LADDER])
+        together = np.concatenate(slopes, axis=-1)  # [R, M, S, N]
+        return unit * best_step(LADDER, together.reshape(*together.shape[:2], -1))
 
     def _point(self, suffix: Suffix, array: Array, batch: Batch, first: int) -> _Point:
         """Everything at hand to take slopes on one batch, whose first sample has this number."""
@@ -234,9 +239,7 @@ class Differences:
         except (ModelError, ValueError):
             return 1
         apart = np.concatenate([flat(values, 1) for values in alone])
-        if together.shape != apart.shape or not np.allclose(
-            together, apart, rtol=0, atol=1e-3 * float(np.abs(apart).max())
-        ):
+        if together.shape != apart.shape or not _same(together, apart):
             return 1
         passes = sum(1 for _ in self._estimator.seeds(self.heads, alone[0], 0))
         activations = sum(int(np.prod(s)) for v, s in shapes.items() if not v.is_initializer())
@@ -247,6 +250,11 @@ class Differences:
 def flat(values: Mapping[str, Array], samples: int) -> Array:
     """Values of one or more sources, [N, …] each, side by side: [N, Z]."""
     return np.concatenate([value.reshape(samples, -1) for value in values.values()], axis=1)
+
+
+def _same(found: Array, expected: Array) -> bool:
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max())
 
 
 def best_step(steps: Array, slopes: Array) -> float:
@@ -263,9 +271,8 @@ def best_step(steps: Array, slopes: Array) -> float:
         apart = np.linalg.norm(ends[1] - ends[0], axis=2)
         size = np.linalg.norm(ends[0], axis=2) + np.linalg.norm(ends[1], axis=2)
         known = np.isfinite(size) & (size > 0)
-    disagreement = [np.median(d[k] / s[k]) if k.any() else 1 for d, s, k in zip(apart, size, known)]
-    middle = (len(steps) - 1) // 2
-    k = int(np.argmin(disagreement)) if min(disagreement) < 1 else middle
+    gap = [d[k].sum() / s[k].sum() if k.any() else 1 for d, s, k in zip(apart, size, known)]
+    k = int(np.argmin(gap)) if min(gap) < 1 else (len(steps) - 1) // 2
     return float(np.sqrt(steps[k] * steps[k + 1]))
 
 

@@ -43,9 +43,11 @@ class Importance:
         seed: of the probes.
         path: "batched", or "one sample at a time" with the reason.
         damping: share of a tensor's mean importance that `damped` adds to each weight's.
-        proxies: weights without a derivative: name → the operator in the way. Their importance is
-            the mean importance per weight of all the others.
+        proxies: weights that could not be measured: name → why, with the operator in the way.
+            Their importance is the mean importance per weight of all the others.
         method: "autodiff" or "finite-difference"; means nothing for identity.
+        fallbacks: weights without a derivative that finite differences measured: name → the
+            operator in the way.
         grouped: weights of which only sums over groups were measured, with equal shares for the
             members of a group: name → "channel" or "tensor".
     """
@@ -63,6 +65,7 @@ class Importance:
     damping: float = DAMPING
     proxies: Mapping[str, str] = field(default_factory=dict)
     method: str = "autodiff"
+    fallbacks: Mapping[str, str] = field(default_factory=dict)
     grouped: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -128,7 +131,17 @@ class Importance:
     def about(self) -> dict[str, Any]:
         """All attributes but the values, as plain data."""
         shallow = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "values"}
-        return {**shallow, "proxies": dict(self.proxies), "grouped": dict(self.grouped)}
+        return {k: dict(v) if isinstance(v, Mapping) else v for k, v in shallow.items()}
+
+    def how(self, name: str) -> str:
+        """In words, how the importance of a weight was found."""
+        if name in self.proxies:
+            return f"the mean of the others: {self.proxies[name]}"
+        shares = {"channel": ", by channel", "tensor": ", as a whole"}
+        group = shares.get(self.grouped.get(name, ""), "")
+        if name in self.fallbacks:
+            return f"finite differences{group}: {self.fallbacks[name]}"
+        return self.method.replace("-", " ") + group
 
 
 def load_importance(path: Path, model: Model) -> Importance:

@@ -60,10 +60,11 @@ class Squares:
 
     Attributes:
         blocked: weights without a derivative: name → the operator in the way.
+        reachable: names of the other weights.
         path: "batched", or "one sample at a time" with the reason.
 
     Raises:
-        ImportanceError: no weight has a derivative.
+        ImportanceError: no weights to compress.
         ModelError: a weight is not finite.
         CalibrationError: the data do not fit.
     """
@@ -87,15 +88,13 @@ class Squares:
         probe = next(iter(data.batches(1)))
         every = Gradients(prepared, base, sources, [w.name for w in weights], runtime=runtime)
         self.blocked = every.blocked(probe.feeds)
-        reachable = [w.name for w in weights if w.name not in self.blocked]
-        if not reachable:
-            raise ImportanceError(
-                f"no weight has a derivative: {next(iter(self.blocked.values()))}. "
-                "Identity importance needs none."
-            )
+        self.reachable = tuple(w.name for w in weights if w.name not in self.blocked)
         self._shapes = {w.name: w.shape for w in weights}
         self._data, self._passes_of = data, passes_of
-        self._gradients = Gradients(prepared, base, sources, reachable, runtime=runtime)
+        self._batched, self.path = False, "no weight has a derivative"
+        if not self.reachable:
+            return
+        self._gradients = Gradients(prepared, base, sources, self.reachable, runtime=runtime)
         self._size, why = self._choose_path(model, every.trace(probe.feeds), batched)
         every.release()
         self._batched = not why
@@ -105,8 +104,13 @@ class Squares:
         """E_n Σ over passes of factor · (per-sample gradient)², for every weight.
 
         Raises:
-            ImportanceError: a gradient is not finite.
+            ImportanceError: no weight has a derivative, or a gradient is not finite.
         """
+        if not self.reachable:
+            raise ImportanceError(
+                f"no weight has a derivative: {next(iter(self.blocked.values()))}. "
+                "Identity importance needs none."
+            )
         mode: Mode = "squares" if self._batched else "squared gradient"
         rows = self._data.sample_axis
         squares = batched_squares if self._batched or not rows else reference_squares

@@ -125,9 +125,8 @@ def importance_table(importance: Importance) -> RenderableType:
     for name, values in importance.values.items():
         middle = float(np.median(values))
         zero = float((values == 0).mean())
-        how = importance.proxies.get(name, "yes")
         numbers = (f"{values.mean():.3g}", f"{middle:.3g}", f"{values.max():.3g}", f"{zero:.1%}")
-        table.add_row(name, f"{values.size:,}", *numbers, how)
+        table.add_row(name, f"{values.size:,}", *numbers, importance.how(name))
     about = (
         f"{importance.objective}, {importance.task}, {importance.estimator}, "
         f"{importance.samples} samples, {importance.path}"

@@ -126,8 +126,8 @@ def test_a_tied_weight_adds_its_gradients_before_they_are_squared(tmp_path):
         assert h.values["w0"].reshape(-1)[flat] == pytest.approx(expected, rel=0.03)
 
 
-def test_what_a_missing_rule_blocks_is_named_and_the_rest_is_exact(tmp_path):
-    """Det has no rule: the weight before it gets a proxy, the weight behind it is exact."""
+def beyond_det(folder):
+    """Det has no rule: `w0` lies before it, `w` behind it."""
     weights = {"w0": networks.normal(12, 16), "w": networks.normal(4, 20, seed=4)}
     nodes = [
         helper.make_node("MatMul", ["x", "w0"], ["a"]),
@@ -136,19 +136,40 @@ def test_what_a_missing_rule_blocks_is_named_and_the_rest_is_exact(tmp_path):
         helper.make_node("MatMul", ["d", "w"], ["y"]),
     ]
     weights["shape"] = np.array([-1, 4, 2, 2])
-    path = networks.save(tmp_path / "t.onnx", nodes, weights, {"x": ["N", 12]}, {"y": ["N", 20]})
-    data = networks.data(tmp_path / "d.npz", samples=8, labels=False)
+    path = networks.save(folder / "t.onnx", nodes, weights, {"x": ["N", 12]}, {"y": ["N", 20]})
+    return path, networks.data(folder / "d.npz", samples=8, labels=False)
+
+
+def test_what_a_missing_rule_blocks_is_named_and_measured_by_differences(tmp_path):
+    path, data = beyond_det(tmp_path)
     h = measure((path, data), estimator=onnxrd.Estimator("exact"))
-    assert list(h.proxies) == ["w0"]
-    assert "Det" in h.proxies["w0"]
+    assert not h.proxies
+    assert list(h.fallbacks) == ["w0"]
+    assert "Det" in h.fallbacks["w0"]
     feeds = {"x": np.load(data)["x"]}
     assert h.values["w"][1, 3] == pytest.approx(brute_force(path, feeds, "w", 23), rel=0.03)
+    for flat in (0, 50, 100):
+        expected = brute_force(path, feeds, "w0", flat)
+        assert h.values["w0"].reshape(-1)[flat] == pytest.approx(expected, rel=0.03)
+    result = onnxrd.quantize(path, tmp_path / "s.onnx", clusters=4, data=data)
+    assert any("Det" in warning and "finite" in warning for warning in result.warnings)
+
+
+def test_what_nothing_can_measure_gets_a_proxy_that_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("onnxrd.importance.finite_difference.FALLBACK_FREE", 7)
+    monkeypatch.setattr("onnxrd.importance.finite_difference.FALLBACK_PAIRS", 0)
+    path, data = beyond_det(tmp_path)
+    h = measure((path, data))
+    assert not h.fallbacks
+    assert list(h.proxies) == ["w0"]
+    assert "Det" in h.proxies["w0"] and "too long" in h.proxies["w0"]
+    assert (h.values["w0"] == h.values["w"].mean()).all()
     result = onnxrd.quantize(path, tmp_path / "s.onnx", clusters=4, data=data)
     assert any("Det" in warning for warning in result.warnings)
     assert {layer.name: bool(layer.proxy) for layer in result.layers} == {"w0": True, "w": False}
 
 
-def test_nothing_has_a_derivative(tmp_path):
+def test_nothing_has_a_derivative(tmp_path, monkeypatch):
     nodes = [
         helper.make_node("MatMul", ["x", "w0"], ["a"]),
         helper.make_node("Round", ["a"], ["y"]),
@@ -156,6 +177,12 @@ def test_nothing_has_a_derivative(tmp_path):
     weights = {"w0": networks.normal(12, 16)}
     path = networks.save(tmp_path / "t.onnx", nodes, weights, {"x": ["N", 12]}, {"y": ["N", 16]})
     data = networks.data(tmp_path / "d.npz", samples=8, labels=False)
+    h = measure((path, data))
+    assert (h.path, list(h.fallbacks)) == ("no weight has a derivative", ["w0"])
+    assert (h.values["w0"] > 0).any()
+    monkeypatch.setattr(
+        "onnxrd.importance.diagonal.fallback", lambda *_, **__: ({}, {}, {"w0": "no"})
+    )
     with pytest.raises(ImportanceError, match="Round"):
         measure((path, data))
 
