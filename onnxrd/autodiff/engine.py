@@ -8,8 +8,8 @@ weights' shapes leave it. It takes axis 0 of activations for the sample axis, wh
 about the network and has to be checked against the reference (`autodiff.gradients` does).
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from onnxrd.autodiff.registry import (
     PER_SAMPLE,
     REVERSE,
     SQUARES,
+    STAIRCASES,
     TOGETHER,
     NoRuleError,
     domain_of,
@@ -49,6 +50,7 @@ class ReversePass:
         seeds: values of the network at which cotangents are fed.
         targets: names of the weights it delivers.
         blocked: weights it cannot deliver: name → the operator in the way.
+        obstacles: the operators in the way, of the traced graph.
     """
 
     model: ir.Model
@@ -56,6 +58,7 @@ class ReversePass:
     seeds: tuple[ir.Value, ...]
     targets: tuple[str, ...]
     blocked: Mapping[str, str]
+    obstacles: tuple[ir.Node, ...] = ()
 
 
 def reverse_pass(
@@ -87,7 +90,7 @@ def reverse_pass(
     if blocked:
         reachable = [t for t in targets if t.name not in blocked]
         rest = reverse_pass(trace, seeds, reachable, mode, samples=samples, dtype=dtype)
-        return ReversePass(rest.model, rest.taps, rest.seeds, rest.targets, blocked)
+        return replace(rest, blocked=blocked, obstacles=tuple(sweep.obstacles))
     return sweep.close()
 
 
@@ -105,6 +108,8 @@ class _Sweep:
         self.graph = trace.model.graph
         self.seeds, self.targets, self.mode, self.tape = seeds, targets, mode, tape
         self.blocked: dict[str, str] = {}
+        self.obstacles: list[ir.Node] = []
+        self._staircases: list[ir.Node] = []
         self._upstream = depending_on(self.graph, targets, tape)
         self._constant = self._weights_and_moved_weights()
         self._shared = shared_weights(self.graph, targets, self._constant, self._upstream)
@@ -117,6 +122,8 @@ class _Sweep:
             self._arrived.setdefault(seed, []).append(value)
         for node in reversed(list(self.graph)):
             self._visit(node)
+        for node in self._staircases:
+            self._block(node, node.inputs, "it is a staircase", unless=self._arrived)
 
     def close(self) -> ReversePass:
         outputs = []
@@ -148,6 +155,9 @@ class _Sweep:
         )
         if not wanted:
             return
+        if node.op_type in STAIRCASES and domain_of(node) == "":
+            self._staircases.append(node)
+            return
         cotangents = [self._cotangent(output) for output in node.outputs]
         try:
             if self.mode == "squares":
@@ -175,6 +185,8 @@ class _Sweep:
     ) -> Mapping[int, ir.Value]:
         """Activations by their reverse rule, weights by the rule for their per-sample squares."""
         first = node.outputs[0]
+        if (domain_of(node), node.op_type) not in REVERSE:
+            raise NoRuleError("")
         if first in self._shared:
             return {0: _batched(node, back_by_sample, self.tape, node, cotangents[0])}
         if first in self._constant:  # between a weight and its use
@@ -259,8 +271,16 @@ class _Sweep:
             self._arrived[value] = arrived = [self.tape.op("Sum", *arrived)]
         return arrived[0]
 
-    def _block(self, node: ir.Node, values: Iterable[ir.Value | None], reason: str) -> None:
+    def _block(
+        self,
+        node: ir.Node,
+        values: Iterable[ir.Value | None],
+        reason: str,
+        unless: Container[ir.Value] = (),
+    ) -> None:
+        """Note which targets, apart from some, lie upstream of values that nothing goes back to."""
         text = f"{node.op_type} has no derivative here" + (f" ({reason})" if reason else "")
+        self.obstacles.append(node)
         stack = list(values)
         seen: set[ir.Value] = set()
         while stack:
@@ -268,7 +288,7 @@ class _Sweep:
             if value is None or value in seen or value not in self._upstream:
                 continue
             seen.add(value)
-            if value in self.targets:
+            if value in self.targets and value not in unless:
                 self.blocked.setdefault(str(value.name), text)
             producer = value.producer()
             stack.extend((*producer.inputs, *captured_by(producer)) if producer else ())

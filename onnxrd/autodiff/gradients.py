@@ -17,6 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxrd.autodiff.engine import Mode, NotBatchableError, ReversePass, reverse_pass
+from onnxrd.autodiff.lowering import lower
 from onnxrd.autodiff.trace import Trace, run_trace, signature, with_outputs
 from onnxrd.errors import ModelError
 from onnxrd.graph.session import DEFAULT, Runtime, Session
@@ -73,23 +74,26 @@ class Gradients:
         dtype: type = np.float32,
     ) -> None:
         self._model, self._base, self._runtime, self._dtype = model, base, runtime, dtype
-        values = {v.name: v for node in model.graph for v in node.outputs}
-        values |= {v.name: v for v in model.graph.inputs}
-        self._sources = [values[name] for name in dict.fromkeys(sources)]
-        self._targets = [model.graph.initializers[name] for name in targets]
+        self._sources, self._targets = list(dict.fromkeys(sources)), targets
         self._traces: dict[tuple[Any, ...], Trace] = {}
         self._specialised: dict[tuple[Any, ...], _Specialised] = {}
 
     def blocked(self, feeds: Mapping[str, Array]) -> dict[str, str]:
         """Weights whose gradient is out of reach: name → the operator in the way."""
-        passes = self._build("gradient", feeds)
+        passes = self._reverse_pass(self.trace(feeds), "gradient", feeds)
         return dict(passes.blocked)
 
     def trace(self, feeds: Mapping[str, Array]) -> Trace:
-        """What a run on these inputs showed (kept for the next time)."""
+        """What a run on these inputs showed (kept for the next time).
+
+        It is a run of the network with the operators that stand in the way of gradients rewritten.
+        """
         key = signature(feeds)
-        if key not in self._traces:
-            self._traces[key] = run_trace(self._model, self._base, feeds, runtime=self._runtime)
+        model = self._model.clone()
+        while key not in self._traces:
+            trace = run_trace(model, self._base, feeds, runtime=self._runtime)
+            if not lower(trace, self._reverse_pass(trace, "gradient", feeds).obstacles):
+                self._traces[key] = trace
         return self._traces[key]
 
     def forward(self, mode: Mode, feeds: Mapping[str, Array]) -> Forward:
@@ -100,11 +104,13 @@ class Gradients:
         """
         key = (mode, signature(feeds))
         if key not in self._specialised:
-            self._specialised[key] = self._specialise(self._build(mode, feeds))
+            trace = self.trace(feeds)
+            passes = self._reverse_pass(trace, mode, feeds)
+            self._specialised[key] = self._specialise(trace, passes)
         pair = self._specialised[key]
         values = pair.forward.run_values(feeds)
         return Forward(
-            {str(v.name): values[str(v.name)].numpy() for v in self._sources},
+            {name: values[name].numpy() for name in self._sources},
             key,
             {f"tap:{v.name}": values[str(v.name)] for v in pair.passes.taps},
         )
@@ -123,16 +129,15 @@ class Gradients:
         self._traces.clear()
         self._specialised.clear()
 
-    def _build(self, mode: Mode, feeds: Mapping[str, Array]) -> ReversePass:
+    def _reverse_pass(self, trace: Trace, mode: Mode, feeds: Mapping[str, Array]) -> ReversePass:
         samples = next((len(feed) for feed in feeds.values() if feed.ndim), 1)
-        trace = self.trace(feeds)
-        return reverse_pass(
-            trace, self._sources, self._targets, mode, samples=samples, dtype=self._dtype
-        )
+        sources = [trace.value(name) for name in self._sources]
+        targets = [trace.model.graph.initializers[name] for name in self._targets]
+        return reverse_pass(trace, sources, targets, mode, samples=samples, dtype=self._dtype)
 
-    def _specialise(self, passes: ReversePass) -> _Specialised:
-        outputs = list(dict.fromkeys((*self._sources, *passes.taps)))
-        forward = with_outputs(self._model, outputs)
+    def _specialise(self, trace: Trace, passes: ReversePass) -> _Specialised:
+        outputs = list(dict.fromkeys((*passes.seeds, *passes.taps)))
+        forward = with_outputs(trace.model, outputs)
         log.debug(
             "reverse pass with %d operators, %d taps", len(passes.model.graph), len(passes.taps)
         )

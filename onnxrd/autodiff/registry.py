@@ -1,14 +1,16 @@
-"""The table of what is known about operators: two kinds of rules, found by operator name."""
+"""The table of what is known about operators: rules and decompositions, found by name."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import onnx_ir as ir
 
+from onnxrd.autodiff.rewriter import Rewriter
 from onnxrd.autodiff.tape import Tape
 
 Cotangents = Mapping[int, ir.Value]
 Rule = Callable[[Tape, ir.Node, Sequence[ir.Value | None], frozenset[int]], Cotangents]
 SampleRule = Callable[[Tape, ir.Node, ir.Value], ir.Value]
+Decomposition = Callable[[Rewriter, ir.Node], Sequence[ir.Value | None]]
 
 REVERSE: dict[tuple[str, str], Rule] = {}
 """(domain, operator) → vector-Jacobian product."""
@@ -24,6 +26,13 @@ TOGETHER: dict[tuple[str, str], tuple[frozenset[int], Rule]] = {}
 """(domain, operator) → input slots of its weights, and a rule like one of `REVERSE` that gives
 per-sample gradients of them, [N, *weight]: for operators with several outputs, or whose weights'
 gradients have most of their work in common."""
+
+DECOMPOSITIONS: dict[tuple[str, str], Decomposition] = {}
+"""(domain, operator) → the same said with simpler operators, where there is no rule."""
+
+STAIRCASES = frozenset({"Sign", "Floor", "Ceil", "Round", "Hardmax"})
+"""Operators whose derivative is zero wherever they have one: nothing goes back through them, and a
+weight that acts through them alone counts as one without a derivative."""
 
 
 class NoRuleError(Exception):
@@ -76,6 +85,20 @@ def per_sample_together(
     def register(rule: Rule) -> Rule:
         TOGETHER[domain, operator] = frozenset(slots), rule
         return rule
+
+    return register
+
+
+def decomposition(*operators: str, domain: str = "") -> Callable[[Decomposition], Decomposition]:
+    """Register a way to do without an operator: (rewriter, node) → values for its outputs.
+
+    None stands for an output that is not delivered. Where the decomposition does not apply it
+    raises `NoRuleError`.
+    """
+
+    def register(rewrite: Decomposition) -> Decomposition:
+        DECOMPOSITIONS.update({(domain, operator): rewrite for operator in operators})
+        return rewrite
 
     return register
 

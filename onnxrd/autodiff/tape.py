@@ -1,16 +1,16 @@
-"""The reverse pass under construction: a small builder that rules write ONNX operators with."""
+"""The reverse pass under construction."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, overload
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
+from onnxrd.autodiff.builder import Array, Builder, Operand
 from onnxrd.autodiff.trace import Trace
 
-Array = NDArray[Any]
-Operand = ir.Value | Array | float | int | None
+__all__ = ["OPSET", "Array", "Operand", "Step", "Tape"]
+
 Step = Callable[[Sequence[ir.Value], Sequence[ir.Value]], tuple[list[ir.Value], list[ir.Value]]]
 """A step of a `Tape.scan`: (states, entries at this time) → (new states, what is collected)."""
 
@@ -18,55 +18,28 @@ OPSET = 21
 """Of the reverse pass; the network's own opset does not matter to it."""
 
 
-class Tape:
-    """Builds the graph of the reverse pass for the shapes of one trace.
+class Tape(Builder):
+    """Builds the graph of the reverse pass.
 
     Values of the network come in as `primal`: weights and other constants as constants, all others
     as inputs that the forward pass has to deliver (`taps`). Floating-point values are `dtype`
     throughout, whatever the network's own precision is.
 
     Attributes:
-        trace: shapes, types and constants of the network.
         samples: length of the sample axis (axis 0 of activations).
-        dtype: of every floating-point value in the reverse pass.
         taps: values of the network that the reverse pass reads.
     """
 
     def __init__(self, trace: Trace, samples: int = 1, dtype: type = np.float32) -> None:
-        self.trace = trace
+        graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="reverse")
+        super().__init__(trace, graph, np.dtype(dtype), "")
         self.samples = samples
-        self.dtype = np.dtype(dtype)
         self.taps: dict[ir.Value, ir.Value] = {}
-        self._graph = ir.Graph([], [], nodes=[], opset_imports={"": OPSET}, name="reverse")
-        self._nodes = self._graph  # where operators are appended: in a scan, to its body
+        self._nodes = graph  # where operators are appended: in a scan, to its body
         self._primals: dict[ir.Value, ir.Value] = {}
-        self._constants: dict[tuple[bytes, str, tuple[int, ...]], ir.Value] = {}
-        self._names = 0
 
-    # What is known of the network
-
-    def shape(self, value: ir.Value) -> tuple[int, ...]:
-        """Concrete shape of a value of the network."""
-        return self.trace.shapes[value]
-
-    def rank(self, value: ir.Value) -> int:
-        """Number of axes of a value of the network."""
-        return len(self.trace.shapes[value])
-
-    def is_float(self, value: ir.Value) -> bool:
-        """Whether a value of the network can have a derivative."""
-        dtype = self.trace.dtypes.get(value)
-        return dtype is not None and (dtype.kind == "f" or dtype.name == "bfloat16")
-
-    def constant(self, value: ir.Value | None) -> Array | None:
-        """The content of a value that is the same for all inputs of these shapes, else None."""
-        if value is None:
-            return None
-        if value.const_value is not None and value.is_initializer():
-            return np.asarray(value.const_value.numpy())
-        return self.trace.fixed.get(value)
-
-    # What rules build with
+    def _append(self, node: ir.Node) -> None:
+        self._nodes.append(node)
 
     def primal(self, value: ir.Value) -> ir.Value:
         """A value of the network, as the forward pass had it."""
@@ -80,59 +53,9 @@ class Tape:
         self._graph.inputs.append(value)
         return value
 
-    def const(self, array: Array | np.generic | Sequence[int] | float) -> ir.Value:
-        """A constant; equal small constants are shared. Python floats become `dtype`."""
-        if isinstance(array, float):
-            array = np.asarray(array, self.dtype)
-        array = np.asarray(array)
-        key = (array.tobytes() if array.size <= 64 else b"", array.dtype.str, array.shape)
-        if array.size <= 64 and key in self._constants:
-            return self._constants[key]
-        value = ir.Value(name=self._name("c"), const_value=ir.tensor(array))
-        self._graph.register_initializer(value)
-        if array.size <= 64:
-            self._constants[key] = value
-        return value
-
-    @overload
-    def op(
-        self, op_type: str, *inputs: Operand, outputs: Literal[1] = 1, **attributes: Any
-    ) -> ir.Value: ...
-    @overload
-    def op(
-        self, op_type: str, *inputs: Operand, outputs: int, **attributes: Any
-    ) -> tuple[ir.Value, ...]: ...
-    def op(
-        self, op_type: str, *inputs: Operand, outputs: int = 1, **attributes: Any
-    ) -> ir.Value | tuple[ir.Value, ...]:
-        """Append an operator. Arrays and numbers among the inputs become constants."""
-        operands = [x if x is None or isinstance(x, ir.Value) else self.const(x) for x in inputs]
-        made = [ir.Value(name=self._name("v")) for _ in range(outputs)]
-        present = {name: value for name, value in attributes.items() if value is not None}
-        self._nodes.append(ir.node(op_type, operands, present, outputs=made))
-        return made[0] if outputs == 1 else tuple(made)
-
-    def mask(self, condition: ir.Value) -> ir.Value:
-        """A condition as numbers, 1 where it holds."""
-        return self.op("Cast", condition, to=int(ir.DataType.from_numpy(self.dtype)))
-
-    def ints(self, numbers: Sequence[int]) -> ir.Value:
-        """A 1-D int64 constant, as shapes, axes and pads are given."""
-        return self.const(np.asarray(numbers, np.int64).reshape(-1))
-
     def zeros(self, shape: Sequence[int]) -> ir.Value:
         """Zeros, made at run time."""
         return self.op("Expand", 0.0, self.ints(shape))
-
-    def reshape(self, x: ir.Value, shape: Sequence[int]) -> ir.Value:
-        """`x` with another shape; sizes are literal (0 means an empty axis)."""
-        return self.op("Reshape", x, self.ints(shape), allowzero=int(0 in shape))
-
-    def transpose(self, x: ir.Value, permutation: Sequence[int]) -> ir.Value:
-        """`x` with its axes permuted."""
-        if list(permutation) == list(range(len(permutation))):
-            return x
-        return self.op("Transpose", x, perm=list(permutation))
 
     def sum(self, x: ir.Value, axes: Sequence[int], *, keepdims: bool = False) -> ir.Value:
         """`x` summed over some axes (none: `x` itself)."""
@@ -226,14 +149,12 @@ class Tape:
     def _import(self, value: ir.Value) -> ir.Value:
         array = self.constant(value)
         if array is not None:
-            return self.const(array.astype(self.dtype) if self.is_float(value) else array)
+            if self.is_float(value):
+                array = array.astype(self.dtype, copy=False)
+            return self.const(array)
         dtype = self.trace.dtypes[value]
         tap = self.input(f"tap:{value.name}", dtype, self.shape(value))
         self.taps[value] = tap
         if self.is_float(value) and dtype != self.dtype:
             return self.op("Cast", tap, to=int(ir.DataType.from_numpy(self.dtype)))
         return tap
-
-    def _name(self, prefix: str) -> str:
-        self._names += 1
-        return f"{prefix}{self._names}"

@@ -6,6 +6,7 @@ shapes, and works where shape inference gives up.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,19 @@ class Trace:
     dtypes: Mapping[ir.Value, np.dtype[Any]]
     constants: Mapping[ir.Value, Array]
     fixed: Mapping[ir.Value, Array]
+
+    def is_float(self, value: ir.Value) -> bool:
+        """Whether a value can have a derivative."""
+        dtype = self.dtypes.get(value)
+        return dtype is not None and (dtype.kind == "f" or dtype.name == "bfloat16")
+
+    def value(self, name: str) -> ir.Value:
+        """The value of this name."""
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, ir.Value]:
+        return {str(value.name): value for value in self.shapes}
 
     @property
     def opset(self) -> int:

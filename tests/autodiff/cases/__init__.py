@@ -1,8 +1,10 @@
 """The table of cases: at least one for every rule, with the attributes that networks use."""
 
 from tests.autodiff.cases import (
+    attention,
     convolution,
     elementwise,
+    fused,
     linear,
     movement,
     normalisation,
@@ -15,8 +17,10 @@ from tests.autodiff.cases import (
 from tests.autodiff.cases.case import Case
 
 FAMILIES = (
+    attention,
     unary,
     elementwise,
+    fused,
     linear,
     convolution,
     pooling,

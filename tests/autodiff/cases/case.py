@@ -18,10 +18,12 @@ class Case:
         slots: inputs to differentiate; by default all floating-point ones.
         outputs: how many the node has.
         differentiated: which of the outputs are, by default the first.
+        absent: which of the outputs are not asked for.
         weights: slots that a batched rule is to be tested for.
         samples_in: the slot of the samples, three of them on axis 0.
         domain: of the operator.
         single: onnxruntime computes in single precision even where it takes doubles.
+        fixed: it does not accept inputs with a first axis of unknown length.
     """
 
     op: str
@@ -35,6 +37,8 @@ class Case:
     samples_in: int = 0
     domain: str = ""
     single: bool = False
+    fixed: bool = False
+    absent: tuple[int, ...] = ()
 
     def __str__(self):
         shapes = "x".join("-" if i is None else str(list(i.shape)) for i in self.inputs)

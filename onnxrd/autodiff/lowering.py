@@ -1,0 +1,116 @@
+"""Do without operators that have no derivative: what they do, said with simpler ones.
+
+For an operator that stands in the way of gradients there is first the body that the ONNX standard
+gives it as a function, then our own decomposition. Both are written into the network, for the
+shapes of one trace, so that its own forward pass runs them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common as common_passes
+
+import onnxrd.autodiff.decompositions  # noqa: F401  (fills the registry)
+from onnxrd.autodiff.registry import DECOMPOSITIONS, NoRuleError, domain_of
+from onnxrd.autodiff.rewriter import Rewriter
+from onnxrd.autodiff.trace import Trace
+
+_BODIES = "function body"
+"""Domain that operators get on the way to being replaced by their bodies."""
+
+
+def lower(trace: Trace, obstacles: Sequence[ir.Node]) -> bool:
+    """Rewrite operators of a traced network in place, as far as that is known how.
+
+    Args:
+        trace: of the network; it says nothing about the network any more if that was changed.
+        obstacles: operators of its main graph.
+
+    Returns: whether anything was rewritten.
+    """
+    bodies = {node: body for node in obstacles if (body := _function_body(trace, node))}
+    rest = [node for node in obstacles if node not in bodies]
+    decomposed = [_decompose(trace, node) for node in rest]
+    _inline(trace.model, bodies)
+    return bool(bodies) or any(decomposed)
+
+
+def has_function_body(op_type: str, opset: int) -> bool:
+    """Whether the ONNX standard says what an operator does in terms of others."""
+    if not onnx.defs.has(op_type, opset, ""):
+        return False
+    schema: Any = onnx.defs.get_schema(op_type, opset, "")
+    return bool(schema.has_function or schema.has_context_dependent_function)
+
+
+def _function_body(trace: Trace, node: ir.Node) -> ir.Function | None:
+    """The body for this node: its attributes, types and inputs; None if there is none."""
+    if domain_of(node) or not has_function_body(node.op_type, trace.opset):
+        return None
+    schema: Any = onnx.defs.get_schema(node.op_type, trace.opset, "")
+    for name, attribute in schema.attributes.items():
+        if attribute.default_value.type and name not in node.attributes:
+            node.attributes.add(ir.serde.deserialize_attribute(attribute.default_value))
+    proto = onnx.FunctionProto()
+    if schema.has_function:
+        text = schema.get_function_with_opset_version(trace.opset)
+    else:
+        types = [_type(trace, value) for value in node.inputs]
+        serialised = ir.to_proto(node).SerializeToString()
+        text = schema.get_context_dependent_function_with_opset_version(
+            trace.opset, serialised, types
+        )
+    proto.ParseFromString(text)
+    if not proto.node:  # not for these types or attributes
+        return None
+    made = {name for inner in proto.node for name in inner.output}
+    while proto.output and proto.output[-1] not in made:
+        proto.output.pop()
+    del proto.opset_import[:]
+    proto.opset_import.append(onnx.helper.make_opsetid("", trace.opset))
+    return ir.serde.deserialize_function(proto)
+
+
+def _type(trace: Trace, value: ir.Value | None) -> bytes:
+    if value is None:
+        return b""
+    code = int(ir.DataType.from_numpy(trace.dtypes[value]))
+    proto = onnx.helper.make_tensor_type_proto(code, trace.shapes[value])
+    return bytes(proto.SerializeToString())
+
+
+def _inline(model: ir.Model, bodies: dict[ir.Node, ir.Function]) -> None:
+    for number, (node, body) in enumerate(bodies.items()):
+        node.domain = body.domain = _BODIES
+        node.op_type = body.name = f"{node.op_type}{number}"
+        model.functions[body.identifier()] = body
+    if bodies:
+        common_passes.InlinePass()(model)
+        common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+
+
+def _decompose(trace: Trace, node: ir.Node) -> bool:
+    """Replace a node by its decomposition, if there is one and it applies."""
+    rewrite = DECOMPOSITIONS.get((domain_of(node), node.op_type))
+    if rewrite is None:
+        return False
+    rewriter = Rewriter(trace, node)
+    try:
+        values = rewrite(rewriter, node)
+    except NoRuleError:
+        return False
+    pairs = [(old, new) for old, new in zip(node.outputs, values) if new is not None]
+    lost = set(node.outputs) - {old for old, _ in pairs}
+    if any(value.uses() or value.is_graph_output() for value in lost):
+        return False
+    ir.convenience.replace_nodes_and_values(
+        trace.model.graph,
+        node,
+        [node],
+        rewriter.nodes,
+        [old for old, _ in pairs],
+        [new for _, new in pairs],
+    )
+    return True
