@@ -150,7 +150,7 @@ class Tape(Builder):
         array = self.constant(value)
         if array is not None:
             if self.is_float(value):
-                array = array.astype(self.dtype, copy=False)
+                array = array.astype(self.dtype)
             return self.const(array)
         dtype = self.trace.dtypes[value]
         tap = self.input(f"tap:{value.name}", dtype, self.shape(value))

@@ -35,6 +35,24 @@ _ROLES: dict[tuple[str, int], str] = {
 }
 _ROLES |= {(op, slot): "recurrent" for op in ("LSTM", "GRU", "RNN") for slot in (1, 2)}
 _ROLES |= {(op, 3): "bias" for op in ("LSTM", "GRU", "RNN")}
+_ROLES |= {
+    ("FusedConv", 1): "convolution",
+    ("FusedConv", 2): "bias",
+    ("FusedGemm", 1): "linear",
+    ("FusedGemm", 2): "bias",
+    ("FusedMatMul", 0): "linear",
+    ("FusedMatMul", 1): "linear",
+    ("Attention", 1): "linear",
+    ("Attention", 2): "bias",
+    ("MultiHeadAttention", 3): "bias",
+    ("BiasGelu", 1): "bias",
+    ("FastGelu", 1): "bias",
+    ("EmbedLayerNormalization", 2): "embedding",
+    ("EmbedLayerNormalization", 3): "embedding",
+    ("EmbedLayerNormalization", 4): "embedding",
+    ("EmbedLayerNormalization", 5): "normalisation",
+    ("EmbedLayerNormalization", 6): "normalisation",
+}
 _NORMALISATIONS = (
     "BatchNormalization",
     "InstanceNormalization",
@@ -222,13 +240,12 @@ def _channel_axis(use: Use, rank: int) -> int | None:
 
 def _channel_axis_at_use(use: Use, rank: int) -> int | None:
     op, slot = use.node.op_type, use.slot
-    if op == "Gemm":
+    if op in ("Gemm", "FusedGemm", "MatMul", "FusedMatMul"):
         attribute = use.node.attributes.get("transB" if slot == 1 else "transA")
         transposed = bool(attribute and attribute.as_int())
-        return int(transposed != (slot == 1))
-    if op == "MatMul":
-        return (rank - 1 if slot == 1 else rank - 2) if rank > 1 else None
+        return (rank - 2 + int(transposed != (slot == 1))) if rank > 1 else None
     fixed = {"Conv": 0, "ConvTranspose": 1, "Gather": 0, "LSTM": 1, "GRU": 1, "RNN": 1}
+    fixed |= {"FusedConv": 0, "Attention": 1, "EmbedLayerNormalization": 0}
     return fixed.get(op)
 
 

@@ -27,8 +27,8 @@ def network(nodes, constants, feeds, *, opset=17):
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
     weights = [numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items()]
     graph = helper.make_graph(nodes, "network", inputs, [output], weights)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
-    return ir.from_proto(model)
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)]
+    return ir.from_proto(helper.make_model(graph, opset_imports=imports, ir_version=8))
 
 
 def gradients_of(model, feeds, targets):
@@ -226,3 +226,35 @@ def test_half_precision_networks_have_gradients_in_single_precision():
     half, _ = gradients_of(network(nodes, {"w": w.astype(np.float16)}, feeds), feeds, ["w"])
     assert half["w"].dtype == np.float32
     np.testing.assert_allclose(half["w"], single["w"], atol=1e-2)
+
+
+def test_a_weight_that_acts_through_a_staircase_alone_is_reported():
+    nodes = [
+        node("MatMul", ["x", "w0"], ["h"]),
+        node("Floor", ["h"], ["f"]),
+        node("Sub", ["h", "f"], ["fraction"]),
+        node("Mul", ["x", "w1"], ["scaled"]),
+        node("Round", ["scaled"], ["r"]),
+        node("Add", ["fraction", "r"], ["y"]),
+    ]
+    feeds, constants = {"x": normal(3, 4)}, {"w0": normal(4, 4), "w1": normal(4)}
+    gradients = Gradients(network(nodes, constants, feeds), Path(), ["y"], ["w0", "w1"], threads=1)
+    blocked = gradients.blocked(feeds)
+    assert list(blocked) == ["w1"]
+    assert "Round" in blocked["w1"]
+    check_squares(network(nodes, constants, feeds), feeds, ["w0"])
+
+
+def test_fused_operators_are_batched():
+    nodes = [
+        node("Gather", ["table", "tokens"], ["e"]),
+        node("Attention", ["e", "qkv", "b"], ["a"], num_heads=2, domain="com.microsoft"),
+        node("SkipLayerNormalization", ["a", "e", "g", "shift"], ["s"], domain="com.microsoft"),
+        node("FusedMatMul", ["s", "w"], ["m"], transB=1, alpha=0.5, domain="com.microsoft"),
+        node("BiasGelu", ["m", "c"], ["y"], domain="com.microsoft"),
+    ]
+    shapes = {"table": (9, 8), "qkv": (8, 24), "b": (24,), "g": (8,), "shift": (8,), "w": (5, 8)}
+    constants = {name: normal(*shape, seed=k) for k, (name, shape) in enumerate(shapes.items())}
+    constants["c"] = normal(5)
+    feeds = {"tokens": np.array([[0, 3, 3], [3, 3, 3], [8, 1, 0]])}
+    check_squares(network(nodes, constants, feeds), feeds, [*constants])

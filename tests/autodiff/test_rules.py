@@ -178,7 +178,7 @@ def is_rewritten(case):
     return (case.domain, case.op) not in REVERSE
 
 
-@pytest.mark.parametrize("case", filter(is_rewritten, CASES), ids=str)
+@pytest.mark.parametrize("case", [*filter(is_rewritten, CASES)], ids=str)
 def test_rewritten_operators_say_the_same(case):
     fed = case.differentiable
     feeds = {f"i{k}": case.inputs[k] for k in fed}
