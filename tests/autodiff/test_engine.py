@@ -238,7 +238,9 @@ def test_a_weight_that_acts_through_a_staircase_alone_is_reported():
         node("Add", ["fraction", "r"], ["y"]),
     ]
     feeds, constants = {"x": normal(3, 4)}, {"w0": normal(4, 4), "w1": normal(4)}
-    gradients = Gradients(network(nodes, constants, feeds), Path(), ["y"], ["w0", "w1"], threads=1)
+    gradients = Gradients(
+        network(nodes, constants, feeds), Path(), ["y"], ["w0", "w1"], runtime=Runtime(threads=1)
+    )
     blocked = gradients.blocked(feeds)
     assert list(blocked) == ["w1"]
     assert "Round" in blocked["w1"]

@@ -183,11 +183,13 @@ def test_rewritten_operators_say_the_same(case):
     fed = case.differentiable
     feeds = {f"i{k}": case.inputs[k] for k in fed}
     model, sources = build(case, fed=fed, behind=fed), [f"o{k}" for k in case.differentiated]
-    gradients = Gradients(model, Path(), sources, [f"t{k}" for k in fed], threads=1)
+    gradients = Gradients(
+        model, Path(), sources, [f"t{k}" for k in fed], runtime=Runtime(threads=1)
+    )
     rewritten = gradients.trace(feeds).model
     assert case.op not in {node.op_type for node in rewritten.graph if node.domain == case.domain}
-    found = Session(rewritten, level="disable", threads=1).run(feeds)
-    expected = Session(model, level="disable", threads=1).run(feeds)
+    found = Session(rewritten, level="disable", runtime=Runtime(threads=1)).run(feeds)
+    expected = Session(model, level="disable", runtime=Runtime(threads=1)).run(feeds)
     for name in sources:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-5)
 
