@@ -7,7 +7,7 @@ Regression: the squared error, summed over the outputs of a sample (eq. 2).
 Importance h is scaled so that in both cases  D ≈ ½ Σ_i h_i (w_i − ŵ_i)².
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,10 +15,17 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxrd.errors import ModelError
+from onnxrd.errors import ModelError, SettingError
 
 Array = NDArray[Any]
 Task = Literal["classification", "regression"]
+Choice = Literal["classification", "regression", "ignore"]
+Tasks = Task | Mapping[str, Choice] | None
+"""What the outputs are: one task for all, or tasks by name of output; None for what shows."""
+
+ALL_OTHERS = "*"
+"""Stands, among the names of outputs, for those that are not named."""
+
 Form = Literal["values", "logits", "probabilities", "log-probabilities"]
 
 
@@ -48,7 +55,7 @@ class Head:
 
 
 def find_heads(
-    prepared: ir.Model, task: Task | None = None, *, sample_axis: bool = True
+    prepared: ir.Model, task: Tasks = None, *, sample_axis: bool = True
 ) -> tuple[Head, ...]:
     """Decide for each floating-point output what is compared there.
 
@@ -57,21 +64,43 @@ def find_heads(
 
     Args:
         prepared: the graph, see `Model.prepared`.
-        task: overrides what the end of the graph shows.
+        task: overrides what the end of the graph shows, for all outputs or by name.
         sample_axis: whether axis 0 of the outputs counts samples, see `Calibration.sample_axis`.
 
     Raises:
         ModelError: the model has no floating-point output.
+        SettingError: a task for an output that is none, or all outputs are ignored.
     """
     opset = prepared.opset_imports.get("", 1)
-    heads = tuple(
-        replace(_head(value, task, opset), sample_axis=sample_axis)
-        for value in prepared.graph.outputs
-        if _is_floating_tensor(value)
-    )
-    if not heads:
+    outputs = {str(v.name): v for v in prepared.graph.outputs if _is_floating_tensor(v)}
+    if not outputs:
         raise ModelError("the model has no floating-point output to compare.")
-    return heads
+    heads = []
+    for name, choice in _choices(task, list(outputs)).items():
+        if choice != "ignore":
+            heads.append(replace(_head(outputs[name], choice, opset), sample_axis=sample_axis))
+    if not heads:
+        raise SettingError("all outputs are ignored: leave one to compare.")
+    return tuple(heads)
+
+
+def regression(task: Tasks) -> Tasks:
+    """Squared error at all outputs, except those that are ignored."""
+    if not isinstance(task, Mapping):
+        return "regression"
+    ignored: dict[str, Choice] = {n: "ignore" for n, choice in task.items() if choice == "ignore"}
+    return {ALL_OTHERS: "regression", **ignored}
+
+
+def _choices(task: Tasks, names: Sequence[str]) -> dict[str, Choice | None]:
+    if not isinstance(task, Mapping):
+        return dict.fromkeys(names, task)
+    if unknown := set(task) - {*names, ALL_OTHERS}:
+        raise SettingError(
+            f"{sorted(unknown)[0]!r} is no floating-point output of the model. "
+            f"It has {', '.join(map(repr, names))}."
+        )
+    return {name: task.get(name, task.get(ALL_OTHERS)) for name in names}
 
 
 def _is_floating_tensor(output: ir.Value) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.calibration import Calibration
-from onnxrd.distortion import Head, Task, distortion, find_heads, log_probabilities
+from onnxrd.distortion import Head, Task, Tasks, distortion, find_heads, log_probabilities
 from onnxrd.errors import ModelError, VerificationError
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, LEVELS, Runtime, Session
@@ -154,7 +154,7 @@ def evaluate(
     compressed: Model,
     data: Calibration,
     *,
-    task: Task | None = None,
+    task: Tasks = None,
     timed: bool = True,
     runtime: Runtime = DEFAULT,
     track: Track = silent,

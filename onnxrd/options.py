@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from onnxrd.distortion import Task
+from onnxrd.distortion import Tasks
 from onnxrd.errors import SettingError
 from onnxrd.graph.session import DEFAULT, Runtime
 from onnxrd.importance import Estimator
@@ -23,7 +23,7 @@ class Options:
             error whatever the graph shows), or "identity" (the baseline: all weights alike).
         estimator: of the sum over classes or outputs.
         damping: of importance, see `Importance.damped`; None for the one it was measured with.
-        task: overrides what the end of the graph says.
+        task: overrides what the end of the graph says, for all outputs or by name.
         samples: take so many of the calibration samples at random; None for all.
         seed: of that choice (the estimator has its own).
         exclude: patterns (`*`, `?`) of names of weights to leave alone.
@@ -36,7 +36,7 @@ class Options:
     objective: Objective = "fisher"
     estimator: Estimator = field(default_factory=Estimator)
     damping: float | None = None
-    task: Task | None = None
+    task: Tasks = None
     samples: int | None = 512
     seed: int = 0
     exclude: Sequence[str] = ()

@@ -21,6 +21,7 @@ import onnx_ir as ir
 from onnxrd import encodings, quantizers
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
+from onnxrd.distortion import regression
 from onnxrd.errors import CalibrationError, ModelError, SettingError, TargetError
 from onnxrd.evaluation import count_parameters, evaluate, example_feeds, verify
 from onnxrd.graph.model import Model, atomic_output, load, save, scratch
@@ -127,7 +128,7 @@ def measure_importance(model: Model, data: Calibration | None, options: Options)
         model,
         data,
         estimator=options.estimator,
-        task="regression" if options.objective == "regression" else options.task,
+        task=regression(options.task) if options.objective == "regression" else options.task,
         runtime=options.runtime,
         track=options.track,
     )

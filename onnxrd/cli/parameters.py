@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from onnxrd.cli import tasks
 from onnxrd.cli.console import progress_bar
 from onnxrd.encodings import ENCODINGS
 from onnxrd.graph.session import PROVIDERS, Runtime
@@ -58,11 +59,8 @@ data = _all(
         show_default=True,
         help="What onnxruntime runs networks on. cuda needs onnxruntime-gpu, and is untested.",
     ),
-    click.option(
-        "--task",
-        type=click.Choice(["classification", "regression"]),
-        help="What the outputs are, if the end of the graph does not show it.",
-    ),
+    tasks.task,
+    tasks.output,
 )
 
 
@@ -116,7 +114,7 @@ SHARE = click.FloatRange(min=0, max=1, min_open=True)
 _MEASUREMENT = ("objective", "estimator", "probes", "temperature")
 
 compression = _all(
-    click.option("-o", "--output", type=FILE, required=True, help="File to write."),
+    click.option("-o", "--out", "output", type=FILE, required=True, help="File to write."),
     click.option("--importance", type=FILE, help="Importance measured by `onnxrd importance`."),
     click.option("--exclude", multiple=True, metavar="GLOB", help="Weights to leave alone."),
     click.option(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.calibration import Batch, Calibration
-from onnxrd.distortion import Task, find_heads
+from onnxrd.distortion import Tasks, find_heads
 from onnxrd.errors import ImportanceError
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, Runtime
@@ -25,7 +25,7 @@ def fisher(
     data: Calibration,
     *,
     estimator: Estimator | None = None,
-    task: Task | None = None,
+    task: Tasks = None,
     batched: bool = True,
     runtime: Runtime = DEFAULT,
     track: Track = silent,

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from onnxrd.autodiff.trace import Trace, run_trace, with_outputs
 from onnxrd.calibration import Batch, Calibration
-from onnxrd.distortion import Task, find_heads
+from onnxrd.distortion import Tasks, find_heads
 from onnxrd.errors import ImportanceError, ModelError
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, Runtime, Session
@@ -149,7 +149,7 @@ class Differences:
         model: Model,
         data: Calibration,
         estimator: Estimator,
-        task: Task | None = None,
+        task: Tasks = None,
         runtime: Runtime = DEFAULT,
     ) -> None:
         prepared = model.prepared()

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.calibration import Calibration
-from onnxrd.distortion import Task
+from onnxrd.distortion import Tasks
 from onnxrd.errors import ImportanceError, ModelError, SettingError
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, Runtime
@@ -72,7 +72,7 @@ def finite_difference(
     data: Calibration,
     *,
     estimator: Estimator | None = None,
-    task: Task | None = None,
+    task: Tasks = None,
     names: Sequence[str] | None = None,
     exact_up_to: int = EXACT_UP_TO,
     directions: int = 2,

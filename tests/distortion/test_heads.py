@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper
 
 import onnxrd
-from onnxrd.distortion import find_heads
-from onnxrd.errors import ModelError
+from onnxrd.distortion import find_heads, regression
+from onnxrd.errors import ModelError, SettingError
 from tests import networks
 
 node = helper.make_node
@@ -155,3 +155,33 @@ def test_heads_of_an_output_of_unknown_type():
     graph = ir.Graph([], [value], nodes=[made], opset_imports={"": 17})
     (head,) = find_heads(ir.Model(graph, ir_version=8))
     assert head.task == "regression"
+
+
+def two_heads(tmp_path, task):
+    tail = node("Relu", ["a"], ["r"]), node("Softmax", ["a"], ["p"])
+    outputs = {"r": ["N", 5], "p": ["N", 5]}
+    return heads_of(tmp_path, *tail, outputs=outputs, task=task)
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        (None, {"r": "regression", "p": "classification"}),
+        ({"r": "classification"}, {"r": "classification", "p": "classification"}),
+        ({"r": "ignore"}, {"p": "classification"}),
+        ({"*": "regression"}, {"r": "regression", "p": "regression"}),
+        ({"*": "ignore", "r": "regression"}, {"r": "regression"}),
+        (regression({"r": "ignore", "p": "classification"}), {"p": "regression"}),
+        (regression("classification"), {"r": "regression", "p": "regression"}),
+    ],
+)
+def test_tasks_by_name(task, expected, tmp_path):
+    heads = two_heads(tmp_path, task)
+    assert {head.output: head.task for head in heads} == expected
+
+
+def test_tasks_that_make_no_sense(tmp_path):
+    with pytest.raises(SettingError, match=r"'q' is no .* 'r', 'p'"):
+        two_heads(tmp_path, {"q": "ignore"})
+    with pytest.raises(SettingError, match="all outputs are ignored"):
+        two_heads(tmp_path, {"*": "ignore"})

@@ -7,7 +7,7 @@ import click
 from onnxrd.calibration import load as load_data
 from onnxrd.cli import parameters
 from onnxrd.cli.console import print_document, progress_bar
-from onnxrd.distortion import Task
+from onnxrd.distortion import Tasks
 from onnxrd.evaluation import evaluate
 from onnxrd.graph.model import load
 from onnxrd.graph.session import Provider, Runtime
@@ -30,7 +30,7 @@ def evaluate_command(
     seed: int,
     threads: int,
     provider: Provider,
-    task: Task | None,
+    task: Tasks,
     as_json: bool,
     quiet: bool,
     verbose: bool,

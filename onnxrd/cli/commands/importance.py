@@ -16,7 +16,9 @@ from onnxrd.report import tables
 
 @click.command()
 @parameters.model
-@click.option("-o", "--output", type=parameters.FILE, required=True, help="The .npz to write.")
+@click.option(
+    "-o", "--out", "output", type=parameters.FILE, required=True, help="The .npz to write."
+)
 @parameters.data
 @parameters.samples(512)
 @parameters.estimation
