@@ -14,20 +14,10 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxrd.graph.folding import independent
 from onnxrd.graph.session import DEFAULT, Runtime, Session
 
 Array = NDArray[Any]
-
-_RANDOM = frozenset(
-    {
-        "RandomNormal",
-        "RandomUniform",
-        "RandomNormalLike",
-        "RandomUniformLike",
-        "Bernoulli",
-        "Multinomial",
-    }
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +74,7 @@ def run_trace(
     """
     values = [v for node in model.graph for v in node.outputs if v.name]
     session = Session(with_outputs(model, values), base=base, level="disable", runtime=runtime)
-    same, independent = (_independent(model.graph, shapes=s) for s in (False, True))
+    same, independent = (independent(model.graph, shapes=s) for s in (False, True))
     shapes: dict[ir.Value, tuple[int, ...]] = {}
     dtypes: dict[ir.Value, np.dtype[Any]] = {}
     fixed: dict[ir.Value, Array] = {}
@@ -119,18 +109,3 @@ def with_outputs(model: ir.Model, values: list[ir.Value]) -> ir.Model:
         output = here[value.name]
         copy.graph.outputs.append(output)
     return copy
-
-
-def _independent(graph: ir.Graph, *, shapes: bool) -> set[ir.Value]:
-    """Values that are the same for all inputs, or (not `shapes`) for all inputs of these shapes."""
-    fixed = set(graph.initializers.values())
-    for node in graph:
-        has_subgraph = any(
-            a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-            for a in node.attributes.values()
-        )
-        known = all(v is None or v in fixed for v in node.inputs)
-        known = known or (not shapes and node.op_type in ("Shape", "Size"))
-        if known and not has_subgraph and node.op_type not in _RANDOM:
-            fixed.update(node.outputs)
-    return fixed

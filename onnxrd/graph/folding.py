@@ -1,0 +1,76 @@
+"""What in a graph is constant, although computed: values that no input has an influence on."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxrd.graph.session import Session
+
+_RANDOM = frozenset(
+    {
+        "RandomNormal",
+        "RandomUniform",
+        "RandomNormalLike",
+        "RandomUniformLike",
+        "Bernoulli",
+        "Multinomial",
+    }
+)
+
+
+def independent(graph: ir.Graph, *, shapes: bool) -> set[ir.Value]:
+    """Values that are the same for all inputs, or (not `shapes`) for all inputs of these shapes."""
+    fixed = set(graph.initializers.values())
+    for node in graph:
+        has_subgraph = any(
+            a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+            for a in node.attributes.values()
+        )
+        known = all(v is None or v in fixed for v in node.inputs)
+        known = known or (not shapes and node.op_type in ("Shape", "Size"))
+        if known and not has_subgraph and node.op_type not in _RANDOM:
+            fixed.update(node.outputs)
+    return fixed
+
+
+def fold(model: ir.Model, values: Sequence[ir.Value], base: Path) -> list[NDArray[Any]]:
+    """Compute constant values of a model's main graph by running what they come from.
+
+    Args:
+        model: prepared (`Model.prepared`).
+        values: constant ones, see `independent`.
+        base: folder of the model's external data.
+
+    Raises:
+        ModelError: onnxruntime cannot run that part of the graph.
+    """
+    computed = list(dict.fromkeys(value for value in values if value.const_value is None))
+    arrays: dict[ir.Value, NDArray[Any]] = {}
+    if computed:
+        graph = ir.convenience.extract(model.graph, [], computed)
+        part = ir.Model(graph, ir_version=model.ir_version)
+        arrays = dict(zip(computed, Session(part, base=base, level="disable").run({}).values()))
+    return [
+        arrays[value] if value.const_value is None else np.asarray(value.const_value.numpy())
+        for value in values
+    ]
+
+
+def constants_of(value: ir.Value) -> set[ir.Value]:
+    """The initializers that a constant value is computed from."""
+    found: set[ir.Value] = set()
+    seen, stack = {value}, [value]
+    while stack:
+        here = stack.pop()
+        node = here.producer()
+        if here.const_value is not None:
+            found.add(here)
+        for before in node.inputs if node is not None else ():
+            if before is not None and before not in seen:
+                seen.add(before)
+                stack.append(before)
+    return found
