@@ -74,7 +74,7 @@ def run_trace(
     """
     values = [v for node in model.graph for v in node.outputs if v.name]
     session = Session(with_outputs(model, values), base=base, level="disable", runtime=runtime)
-    same, independent = (independent(model.graph, shapes=s) for s in (False, True))
+    same, always = (independent(model.graph, shapes=s) for s in (False, True))
     shapes: dict[ir.Value, tuple[int, ...]] = {}
     dtypes: dict[ir.Value, np.dtype[Any]] = {}
     fixed: dict[ir.Value, Array] = {}
@@ -94,7 +94,7 @@ def run_trace(
         if value.const_value is not None:
             shapes[value] = tuple(value.const_value.shape.numpy())
             dtypes[value] = value.const_value.dtype.numpy()
-    constants = {value: array for value, array in fixed.items() if value in independent}
+    constants = {value: array for value, array in fixed.items() if value in always}
     return Trace(model, base, shapes, dtypes, constants, fixed)
 
 

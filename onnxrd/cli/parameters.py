@@ -44,13 +44,18 @@ data = _all(
     ),
     click.option(
         "--seed",
+        metavar="N",
         type=click.IntRange(min=0),
         default=0,
         show_default=True,
         help="Of every random choice.",
     ),
     click.option(
-        "--threads", type=click.IntRange(min=0), default=0, help="For onnxruntime; 0: its choice."
+        "--threads",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=0,
+        help="For onnxruntime. [default: its own choice]",
     ),
     click.option(
         "--provider",
@@ -66,13 +71,12 @@ data = _all(
 
 def samples(default: int | None) -> Callable[[Command], Command]:
     """How many samples to take; None stands for all."""
-    text = "Take so many of the samples, at random."
     return click.option(
         "--samples",
+        metavar="N",
         type=click.IntRange(min=1),
         default=default,
-        show_default=True if default else "all",
-        help=text,
+        help=f"Take so many of the samples, at random. [default: {default or 'all'}]",
     )
 
 
@@ -94,18 +98,26 @@ estimation = _all(
     ),
     click.option(
         "--probes",
+        metavar="N",
         type=click.IntRange(min=1),
         default=1,
         show_default=True,
         help="Random probes for each sample.",
     ),
-    click.option("--temperature", type=float, default=1.0, show_default=True, help="Of softmax."),
+    click.option(
+        "--temperature",
+        metavar="T",
+        type=float,
+        default=1.0,
+        show_default=True,
+        help="Of the softmax over the classes.",
+    ),
     click.option(
         "--damping",
+        metavar="SHARE",
         type=click.FloatRange(min=0),
-        default=None,
-        show_default=str(DAMPING),
-        help="Share of a tensor's mean importance that each of its weights gets on top.",
+        help="Share of a tensor's mean importance that each of its weights gets on top. "
+        f"[default: {DAMPING}]",
     ),
 )
 
@@ -116,11 +128,18 @@ _MEASUREMENT = ("objective", "estimator", "probes", "temperature")
 compression = _all(
     click.option("-o", "--out", "output", type=FILE, required=True, help="File to write."),
     click.option("--importance", type=FILE, help="Importance measured by `onnxrd importance`."),
-    click.option("--exclude", multiple=True, metavar="GLOB", help="Weights to leave alone."),
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="GLOB",
+        help="Leave alone the weights of such names; may be given more than once.",
+    ),
     click.option(
         "--encoding",
         type=click.Choice([encoding.name for encoding in ENCODINGS]),
-        help="Store all weights this way. [default: the smallest for each]",
+        metavar="NAME",
+        help=f"Store all weights this way: {', '.join(e.name for e in ENCODINGS)}. "
+        "[default: the smallest for each]",
     ),
     click.option("--force", is_flag=True, help="Write the output even if it is not smaller."),
 )

@@ -151,6 +151,19 @@ def test_examples_in_the_help_are_right(run, monkeypatch, tmp_path, model, calib
         assert run(*example).code == 0, example
 
 
+def test_the_shell_is_told_what_may_come_next(run, monkeypatch):
+    monkeypatch.setenv("_ONNXRD_COMPLETE", "bash_complete")
+    for words, number, expected in [
+        ("onnxrd qu", "1", "plain,quantize"),
+        ("onnxrd quantize --enc", "2", "plain,--encoding"),
+        ("onnxrd quantize --encoding byte_l", "3", "plain,byte_lut"),
+        ("onnxrd quantize mod", "2", "file,mod"),
+    ]:
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", number)
+        assert run().out.splitlines() == [expected]
+
+
 def module(*arguments):
     command = [sys.executable, "-m", "onnxrd", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True)

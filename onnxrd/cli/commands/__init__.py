@@ -5,7 +5,7 @@ import click
 from onnxrd.cli.commands import evaluate, importance, inspect, prune, quantize
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="onnxrd")
 def onnxrd() -> None:
     """Compress ONNX models by rate-distortion theory, and measure the damage.

@@ -12,7 +12,13 @@ from onnxrd.cli.console import print_result
 
 @click.command()
 @parameters.model
-@click.option("--ratio", type=parameters.SHARE, required=True, help="Share of weights to keep.")
+@click.option(
+    "--ratio",
+    metavar="SHARE",
+    type=parameters.SHARE,
+    required=True,
+    help="Share of weights to keep.",
+)
 @click.option(
     "--scope",
     type=click.Choice(["layer", "global"]),

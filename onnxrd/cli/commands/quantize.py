@@ -14,6 +14,7 @@ from onnxrd.cli.console import print_result
 @parameters.model
 @click.option(
     "--clusters",
+    metavar="K",
     type=click.IntRange(2, 65536),
     default=16,
     show_default=True,
@@ -21,6 +22,7 @@ from onnxrd.cli.console import print_result
 )
 @click.option(
     "--ratio",
+    metavar="SHARE",
     type=parameters.SHARE,
     default=1.0,
     help="Share of the weights to keep; the others become zero.",
