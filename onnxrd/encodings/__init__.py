@@ -12,6 +12,7 @@ Which one? Let `cheapest_together` choose, or force one by its name:
 | `word_lut`    | big ones of 7…9 and 17…40 levels   | 3.2 and 5.33                        | 12    |
 | `byte_codes`  | any codebook                       | 8; above 256 levels: 16             | 7     |
 | `gap`         | weights that are mostly zero       | density × (2…8 + bits of a value)   | 11    |
+| `huffman`     | codebooks, all of a model together | the entropy of the codes + 1 %      | 11    |
 | `fill`        | weights with one value             | 0                                   | 9     |
 | `dense`       | anything                           | 32 (float32)                        | any   |
 
@@ -24,13 +25,13 @@ How::
 """
 
 from onnxrd.encodings.encoding import Encoding
-from onnxrd.encodings.fragment import DOMAIN, Fragment
+from onnxrd.encodings.entropy import entropy_coded, estimated_nbytes
+from onnxrd.encodings.fragment import DOMAIN, Fragment, together_nbytes
 from onnxrd.encodings.registry import (
     ENCODINGS,
     cheapest,
     cheapest_together,
     options,
-    together_nbytes,
 )
 from onnxrd.encodings.slot import Slot, slots
 from onnxrd.encodings.writing import FileSize, drop_repetitions, write
@@ -45,6 +46,8 @@ __all__ = [
     "cheapest",
     "cheapest_together",
     "drop_repetitions",
+    "entropy_coded",
+    "estimated_nbytes",
     "options",
     "slots",
     "together_nbytes",

@@ -1,7 +1,7 @@
 """What takes the place of one weight in a graph, and its exact price."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -21,7 +21,24 @@ Array = NDArray[Any]
 DOMAIN = "onnxrd"
 """Domain of the functions that decode."""
 
-Shared = ir.TensorProtocol | onnx.FunctionProto | onnx.OperatorSetIdProto
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Nodes that several weights share.
+
+    Attributes:
+        nodes: in topological order; they read shared tensors and one another.
+        values: those of their outputs whose type and shape must be in the file: onnxruntime folds
+            nothing of which it cannot foretell the size.
+        load_nbytes: bytes that all they compute takes while onnxruntime folds it.
+    """
+
+    nodes: tuple[onnx.NodeProto, ...]
+    values: tuple[ir.Value, ...]
+    load_nbytes: int
+
+
+Shared = ir.TensorProtocol | onnx.FunctionProto | onnx.OperatorSetIdProto | Steps
 """Something that a model needs once, whatever the number of weights that use it."""
 
 
@@ -37,6 +54,8 @@ class Fragment:
             is only priced costs no memory.
         shared: name → what all weights of the model share. Equal names, equal content.
         listed: all initializers must be listed as graph inputs, too.
+        portion: bytes of what it shares that are there for this weight's sake, such as its codes
+            in a stream. Only to be told; `FileSize` knows what shared parts take.
     """
 
     encoding: str
@@ -45,6 +64,7 @@ class Fragment:
     tensors: Mapping[str, ir.TensorProtocol]
     shared: Mapping[str, Shared]
     listed: bool
+    portion: int = 0
 
     @cached_property
     def nbytes(self) -> int:
@@ -66,7 +86,20 @@ class Fragment:
             return wire.function_nbytes(part)
         if isinstance(part, onnx.OperatorSetIdProto):
             return wire.opset_import_nbytes(part)
+        if isinstance(part, Steps):
+            nodes = sum(wire.node_nbytes(node) for node in part.nodes)
+            return nodes + sum(wire.value_nbytes(value) for value in part.values)
         return self._tensor_nbytes(name, part)
+
+
+def together_nbytes(fragments: Iterable[Fragment]) -> int:
+    """Bytes that fragments of one model take, what they share counted once."""
+    shared: dict[str, int] = {}
+    own = 0
+    for fragment in fragments:
+        own += fragment.nbytes
+        shared |= fragment.shared_nbytes
+    return own + sum(shared.values())
 
 
 @dataclass
@@ -81,6 +114,7 @@ class Builder:
     _nodes: list[onnx.NodeProto] = field(default_factory=list)
     _tensors: dict[str, ir.TensorProtocol] = field(default_factory=dict)
     _shared: dict[str, Shared] = field(default_factory=dict)
+    _inlined: int = 0
 
     def tensor(self, name: str, array: Array) -> str:
         """A tensor of this weight."""
@@ -120,25 +154,49 @@ class Builder:
         inputs: Sequence[str],
         output: str,
         *,
+        inner: Sequence[onnx.FunctionProto] = (),
         inline: bool = False,
     ) -> None:
         """A call of a function; its nodes instead on demand, or if the model can have no functions.
 
         Equal names, equal functions: a body that depends on more than the opset must be inline.
+
+        Args:
+            function: what to call; it has one output.
+            inputs: names of values.
+            output: name of its result.
+            inner: the functions that it calls.
+            inline: write its nodes.
         """
         if self.slot.has_functions and not inline:
-            self._shared[f"{DOMAIN}::{function.name}"] = function
+            for needed in (*inner, function):
+                self._shared[f"{DOMAIN}::{needed.name}"] = needed
             self._shared[DOMAIN] = onnx.OperatorSetIdProto(domain=DOMAIN, version=1)
             self.node(
                 onnx.NodeProto(op_type=function.name, domain=DOMAIN, input=inputs, output=[output])
             )
             return
-        names = dict(zip((*function.input, *function.output), (*inputs, output)))
+        self._inline(function, inputs, [output], {f.name: f for f in inner})
+
+    def _inline(
+        self,
+        function: onnx.FunctionProto,
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        inner: Mapping[str, onnx.FunctionProto],
+    ) -> None:
+        names = dict(zip((*function.input, *function.output), (*inputs, *outputs)))
+        stem = self.slot.stem + (f"{self._inlined}." if inner else "")
+        self._inlined += 1
         for node in function.node:
+            read = [names[name] for name in node.input]
+            made = [names.setdefault(name, stem + name) for name in node.output]
+            if node.domain == DOMAIN:
+                self._inline(inner[node.op_type], read, made, inner)
+                continue
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
-            copy.input[:] = [names[name] for name in node.input]
-            copy.output[:] = [names.setdefault(n, self.slot.stem + n) for n in node.output]
+            copy.input[:], copy.output[:] = read, made
             self.node(copy)
 
     def include(self, fragment: Fragment) -> str:
@@ -148,9 +206,29 @@ class Builder:
         self._shared |= fragment.shared
         return fragment.output
 
-    def build(self, encoding: str, quantized: Quantized) -> Fragment:
+    def share(self, name: str, values: Sequence[ir.Value], load_nbytes: int) -> None:
+        """Make all nodes and tensors so far a part that weights share, under this name."""
+        self._shared |= self._tensors
+        self._shared[name] = Steps(tuple(self._nodes), tuple(values), load_nbytes)
+        self._tensors, self._nodes = {}, []
+
+    def include_shared(self, other: "Builder") -> None:
+        """The shared parts that another builder made."""
+        self._shared |= other._shared
+
+    def split(self, name: str, pieces: Sequence[str], sizes: Sequence[int]) -> None:
+        """Cut a value along its first axis."""
+        if self.slot.opset < 13:
+            self.node(onnx.helper.make_node("Split", [name], pieces, split=sizes))
+            return
+        proto = onnx.TensorProto(data_type=onnx.TensorProto.INT64, dims=[len(sizes)])
+        proto.int64_data.extend(sizes)
+        self._tensors[f"{self.slot.stem}n"] = ir.serde.TensorProtoTensor(proto)
+        self.node(onnx.helper.make_node("Split", [name, f"{self.slot.stem}n"], pieces))
+
+    def build(self, encoding: str, quantized: Quantized, *, portion: int = 0) -> Fragment:
         """The fragment, its last node annotated for viewers such as Netron."""
-        if self._nodes and not self.slot.inner:
+        if self._nodes and not self.slot.inner and not portion:
             notes = self._nodes[-1].metadata_props
             notes.add(key="encoding", value=encoding)
             if isinstance(quantized, Codebook):
@@ -164,6 +242,7 @@ class Builder:
             self._tensors,
             self._shared,
             listed=self.slot.lists_initializers,
+            portion=portion,
         )
 
 
@@ -177,7 +256,8 @@ def decoder(opset: int, signature: str, body: str) -> onnx.FunctionProto:
         body: the nodes. Inner values must not be named like those of a function that the same
             weight calls too.
     """
-    text = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>\n{signature} {{\n{body}\n}}'
+    own = f', "{DOMAIN}" : 1' if f"{DOMAIN}." in body else ""
+    text = f'<domain: "{DOMAIN}", opset_import: ["" : {opset}{own}]>\n{signature} {{\n{body}\n}}'
     parsed = onnx.parser.parse_function(text)
     for node in parsed.node:
         for attribute in node.attribute:

@@ -1,6 +1,6 @@
 """All encodings, and the cheapest of those that are legal."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -8,8 +8,9 @@ from onnxrd.encodings.byte_codes import BYTE_CODES
 from onnxrd.encodings.byte_lut import BYTE_LUT
 from onnxrd.encodings.dense import DENSE
 from onnxrd.encodings.encoding import Encoding
+from onnxrd.encodings.entropy import HUFFMAN, accepts, entropy_coded
 from onnxrd.encodings.fill import FILL
-from onnxrd.encodings.fragment import Fragment
+from onnxrd.encodings.fragment import Fragment, together_nbytes
 from onnxrd.encodings.gap import GAP
 from onnxrd.encodings.native_int4 import NATIVE_INT4
 from onnxrd.encodings.slot import Slot
@@ -25,6 +26,7 @@ ENCODINGS: tuple[Encoding, ...] = (
     BYTE_CODES,
     WORD_LUT,
     GAP,
+    HUFFMAN,
 )
 """Of equally cheap ones the first is taken: the simplest decoder."""
 
@@ -32,7 +34,8 @@ ENCODINGS: tuple[Encoding, ...] = (
 def options(quantized: Quantized, slot: Slot, *, force: str | None = None) -> tuple[Fragment, ...]:
     """The weight in every encoding that is legal in its model, in the order of `ENCODINGS`.
 
-    Levels that no weight has are dropped first.
+    Levels that no weight has are dropped first. Entropy coding is for weights together: among the
+    options of a single one it is only if asked for.
 
     Args:
         quantized: the weight.
@@ -44,7 +47,9 @@ def options(quantized: Quantized, slot: Slot, *, force: str | None = None) -> tu
     """
     quantized = _without_unused_levels(quantized)
     legal = [e for e in ENCODINGS if e.accepts(quantized, slot)]
-    if force is not None:
+    if force is None:
+        legal = [e for e in legal if e is not HUFFMAN]
+    else:
         names = ", ".join(e.name for e in legal)
         legal = [e for e in legal if e.name == force]
         if not legal:
@@ -86,11 +91,23 @@ def cheapest_together(
 
     What is shared is paid once, so that the cheapest for each weight need not be the cheapest for
     all: a function of 400 bytes is not worth a single small weight. Starts with each weight's own
-    best and gives up one shared part after another as long as the sum falls.
+    best and gives up one shared part after another as long as the sum falls. Then entropy-coded
+    streams take over the weights that are smaller there.
 
     Raises:
         SettingError: `force` is not legal for one of the weights.
     """
+    books = {n: _trimmed(q) for n, q in quantized.items() if accepts(q, slots[n])}
+    if force == HUFFMAN.name and len(books) == len(quantized):
+        return entropy_coded(books, slots)
+    best = _cheapest_apart(quantized, slots, force)
+    return best if force else _with_streams(best, books, slots)
+
+
+def _cheapest_apart(
+    quantized: Mapping[str, Quantized], slots: Mapping[str, Slot], force: str | None
+) -> dict[str, Fragment]:
+    """See `cheapest_together`, but each weight encoded on its own."""
     table = {name: options(q, slots[name], force=force) for name, q in quantized.items()}
     banned: set[str] = set()
     best = _choose(table, banned)
@@ -104,14 +121,21 @@ def cheapest_together(
         best = trial
 
 
-def together_nbytes(fragments: Iterable[Fragment]) -> int:
-    """Bytes that fragments of one model take, what they share counted once."""
-    shared: dict[str, int] = {}
-    own = 0
-    for fragment in fragments:
-        own += fragment.nbytes
-        shared |= fragment.shared_nbytes
-    return own + sum(shared.values())
+def _with_streams(
+    best: dict[str, Fragment], books: Mapping[str, Codebook], slots: Mapping[str, Slot]
+) -> dict[str, Fragment]:
+    """Entropy-coded streams instead, for all the weights that take fewer bytes there."""
+    inside = dict(books)
+    while inside:
+        streams = entropy_coded(inside, slots)
+        trial = best | streams
+        if together_nbytes(trial.values()) < together_nbytes(best.values()):
+            return trial
+        dear = {n for n, f in streams.items() if best[n].nbytes <= f.nbytes + f.portion}
+        if not dear:
+            break
+        inside = {name: book for name, book in inside.items() if name not in dear}
+    return best
 
 
 def _choose(table: Mapping[str, tuple[Fragment, ...]], banned: set[str]) -> dict[str, Fragment]:
@@ -126,6 +150,17 @@ def _price(fragment: Fragment, paid: Collection[str] | None) -> int:
     if paid is None:
         return fragment.nbytes
     return fragment.nbytes + sum(n for k, n in fragment.shared_nbytes.items() if k not in paid)
+
+
+def _trimmed(quantized: Quantized) -> Codebook:
+    """Without the levels at the ends that no weight has; those between keep the grid uniform."""
+    assert isinstance(quantized, Codebook)
+    used = np.flatnonzero(quantized.counts)
+    if len(used) == len(quantized.levels):
+        return quantized
+    first, last = int(used[0]), int(used[-1])
+    codes = quantized.codes - quantized.codes.dtype.type(first)
+    return Codebook(codes, quantized.levels[first : last + 1])
 
 
 def _without_unused_levels(quantized: Quantized) -> Quantized:

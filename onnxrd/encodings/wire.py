@@ -7,7 +7,7 @@ the content. Only the content of tensors is big, and its length is known from dt
 import onnx
 import onnx_ir as ir
 
-_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT = 1, 5, 11
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_INPUT, _GRAPH_VALUE_INFO = 1, 5, 11, 13
 _MODEL_GRAPH, _MODEL_OPSET_IMPORT, _MODEL_FUNCTIONS = 7, 8, 25
 _TENSOR_RAW_DATA = 9
 
@@ -36,6 +36,11 @@ def input_nbytes(name: str, tensor: ir.TensorProtocol) -> int:
     """Bytes that the listing of a tensor as a graph input adds to the graph."""
     proto = ir.serde.serialize_value(described(name, tensor))
     return field_nbytes(_GRAPH_INPUT, proto.ByteSize())
+
+
+def value_nbytes(value: ir.Value) -> int:
+    """Bytes that the type and shape of an inner value add to the graph."""
+    return field_nbytes(_GRAPH_VALUE_INFO, ir.serde.serialize_value(value).ByteSize())
 
 
 def described(name: str, tensor: ir.TensorProtocol) -> ir.Value:

@@ -6,7 +6,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxrd.encodings import wire
-from onnxrd.encodings.fragment import Fragment
+from onnxrd.encodings.fragment import Fragment, Steps
 from onnxrd.encodings.slot import Constants, Slot, is_constant
 from onnxrd.errors import ModelError
 
@@ -45,7 +45,7 @@ class FileSize:
                 if key in seen:
                     continue
                 seen.add(key)
-                if isinstance(fragment.shared[key], ir.TensorProtocol):
+                if isinstance(fragment.shared[key], (ir.TensorProtocol, Steps)):
                     inside += nbytes
                 else:
                     outside += nbytes
@@ -70,14 +70,19 @@ def write(model: ir.Model, fragments: Mapping[str, Fragment]) -> None:
     weights = {name: _detach(model, constants[name]) for name in fragments}
     values: dict[str, ir.Value] = {}
     nodes: list[ir.Node] = []
+    written: set[int] = set()
     for fragment in fragments.values():
         _add_shared(model, fragment, values)
     for fragment in fragments.values():
         for name, tensor in fragment.tensors.items():
             values[name] = _add_tensor(model, name, tensor, listed=fragment.listed)
-        for proto in fragment.nodes:
-            nodes.append(_node(proto, values))
-            values |= {str(value.name): value for value in nodes[-1].outputs}
+        steps = [part for part in fragment.shared.values() if isinstance(part, Steps)]
+        for part in steps:
+            if id(part) not in written:
+                written.add(id(part))
+                nodes += _nodes(part.nodes, values)
+                _describe(part, values)
+        nodes += _nodes(fragment.nodes, values)
     for name, fragment in fragments.items():
         _replace(weights[name], values[fragment.output])
     if len(model.graph):
@@ -133,7 +138,7 @@ def _add_shared(model: ir.Model, fragment: Fragment, values: dict[str, ir.Value]
             model.opset_imports[part.domain] = part.version
         elif isinstance(part, onnx.FunctionProto):
             _add_function(model, part)
-        elif name not in values:
+        elif not isinstance(part, Steps) and name not in values:
             values[name] = _add_tensor(model, name, part, listed=fragment.listed)
 
 
@@ -154,6 +159,21 @@ def _add_tensor(model: ir.Model, name: str, tensor: ir.TensorProtocol, *, listed
     if listed:
         model.graph.inputs.append(value)
     return value
+
+
+def _nodes(protos: Iterable[onnx.NodeProto], values: dict[str, ir.Value]) -> list[ir.Node]:
+    """Nodes that read the values known so far, to which their outputs are added."""
+    nodes = []
+    for proto in protos:
+        nodes.append(_node(proto, values))
+        values |= {str(value.name): value for value in nodes[-1].outputs}
+    return nodes
+
+
+def _describe(steps: Steps, values: Mapping[str, ir.Value]) -> None:
+    for described in steps.values:
+        value = values[str(described.name)]
+        value.type, value.shape = described.type, described.shape
 
 
 def _node(proto: onnx.NodeProto, values: Mapping[str, ir.Value]) -> ir.Node:

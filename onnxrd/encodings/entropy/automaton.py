@@ -1,0 +1,169 @@
+"""The decoder as model-local functions in standard operators. Opset 11.
+
+States are the inner nodes of the code's tree, numbered by breadth, the root is 0. `tables` builds,
+from one flag for each child of an inner node, the transitions by bit [S, 2], and composes them
+thrice into those by byte [S, 256]; likewise what is emitted: symbols from 1 in order of the leaves,
+0 for none. `run` takes the lanes through their bytes: i = state·256 + byte; state·256 = T[i].
+"""
+
+from functools import cache
+from itertools import pairwise
+
+import onnx
+
+from onnxrd.encodings.fragment import decoder
+
+STEPS = {64: (8, 8), 128: (8, 16), 256: (16, 16)}
+"""Bytes of a lane, and how the functions for so many steps call one another."""
+
+_BITS = """
+a = Constant<value = int32[8] {128, 64, 32, 16, 8, 4, 2, 1}>()
+c = Constant<value = int64[2] {-1, 1}>()
+d = Cast<to: int = 6>(f)
+g = Reshape(d, c)
+h = Div(g, a)
+j = Constant<value = int32 {2}>()
+k = Mod(h, j)
+l = Constant<value = int64[1] {-1}>()
+b = Reshape(k, l)
+o = Constant<value = int32 {0}>()
+m = CumSum(b, o)
+p = Mul(m, b)
+q = Constant<value = int64[2] {-1, 2}>()
+N0 = Reshape(p, q)
+r = Constant<value = int32 {1}>()
+s = Sub(r, b)
+t = CumSum(s, o)
+u = Mul(t, s)
+v = Constant<value = int64[3] {-1, 2, 1}>()
+E0 = Reshape(u, v)
+w = Constant<value = int64[2] {0, -1}>()
+x = Constant<value = int64[4] {0, 0, 1, -1}>()"""
+
+_COMPOSE = """
+P{i} = Gather(N{h}, N{h})
+N{i} = Reshape(P{i}, w)
+Q{i} = Gather(E{h}, N{h})
+R{i} = Reshape(E{h}, x)"""
+_MERGE = """
+C{i} = Add(R{i}, Q{i})"""
+_JOIN = """
+X{i} = Shape(Q{i})
+Y{i} = Expand(R{i}, X{i})
+C{i} = Concat<axis: int = 3>(Y{i}, Q{i})"""
+_SHAPE = """
+Z{i} = Constant<value = {shape}>()
+E{i} = Reshape(C{i}, Z{i})"""
+_TABLES = """
+y = Constant<value = int32 {256}>()
+z = Mul(N3, y)
+T = Reshape(z, l)
+E = Cast<to: int = TYPE>(E3)"""
+
+
+@cache
+def tables(opset: int, apart: int, wide: bool) -> onnx.FunctionProto:
+    """The function (flags [⌈2S/8⌉]) → (transitions [S·256], emitted [S·256, 8/apart]).
+
+    Args:
+        opset: version of the standard operators.
+        apart: in this many bits, aligned, at most one code word ends: 1, 2, 4 or 8.
+        wide: there are more than 255 symbols.
+    """
+    body = _BITS
+    for i in (1, 2, 3):
+        merges = 1 << i <= apart
+        shape = (
+            f"int64[2] {{-1, {8 // apart}}}"
+            if i == 3
+            else f"int64[3] {{0, {4 ** (1 << i >> 1)}, -1}}"
+        )
+        for part in (_COMPOSE, _MERGE if merges else _JOIN):
+            body += part.format(i=i, h=i - 1)
+        body += _SHAPE.replace("{i}", str(i)).replace("{shape}", shape)
+    name = f"tables{apart}{'w' if wide else ''}"
+    body += _TABLES.replace("TYPE", "4" if wide else "2")
+    return decoder(opset, f"{name} (f) => (T, E)", body)
+
+
+@cache
+def run(opset: int, steps: int) -> tuple[onnx.FunctionProto, ...]:
+    """The functions (x, b [lanes, steps], T) → (y [lanes, 1], i [lanes, steps]), inner ones first.
+
+    Args:
+        opset: version of the standard operators.
+        steps: a key of `STEPS`, or a factor of it.
+    """
+    functions: list[onnx.FunctionProto] = []
+    done = 1
+    for factor in STEPS[steps]:
+        inner = f"onnxrd.run{done}" if functions else ""
+        done *= factor
+        functions.append(_run(opset, f"run{done}", factor, inner))
+    return tuple(functions)
+
+
+def _run(opset: int, name: str, factor: int, inner: str) -> onnx.FunctionProto:
+    """The function that takes `factor` steps, or calls of an inner function, one by one."""
+    parts = [f"b{i}" for i in range(factor)]
+    count = f", num_outputs: int = {factor}" if opset >= 18 else ""
+    body = "" if inner else "B = Cast<to: int = 6>(b)\n"
+    body += f"{', '.join(parts)} = Split<axis: int = 1{count}>({'b' if inner else 'B'})\n"
+    states = ["x", *(f"x{i}" for i in range(1, factor)), "y"]
+    for i, (state, after) in enumerate(pairwise(states)):
+        if inner:
+            body += f"{after}, i{i} = {inner}({state}, b{i}, T)\n"
+        else:
+            body += f"i{i} = Add({state}, b{i})\n{after} = Gather(T, i{i})\n"
+    body += f"i = Concat<axis: int = 1>({', '.join(f'i{k}' for k in range(factor))})"
+    return decoder(opset, f"{name} (x, b, T) => (y, i)", body)
+
+
+@cache
+def unpack(opset: int, steps: int, apart: int, wide: bool) -> tuple[onnx.FunctionProto, ...]:
+    """The function (lanes [lanes, steps], flags) → symbols [m], from 1; those it calls come first.
+
+    Args:
+        opset: version of the standard operators.
+        steps: bytes of a lane, a key of `STEPS`.
+        apart: see `tables`.
+        wide: see `tables`.
+    """
+    start = tables(opset, apart, wide)
+    body = f"""
+T, E = onnxrd.{start.name}(f)
+x = Constant<value = int32[1] {{0}}>()
+y, i = onnxrd.run{steps}(x, b, T)
+e = Gather(E, i)
+c = Cast<to: int = 9>(e)
+l = Constant<value = int64[1] {{-1}}>()
+k = Reshape(c, l)
+s = Compress(e, k)"""
+    name = f"huffman{steps}_{start.name[6:]}"
+    return (start, *run(opset, steps), decoder(opset, f"{name} (b, f) => (s)", body))
+
+
+@cache
+def expand(opset: int) -> onnx.FunctionProto:
+    """The function (symbols [m], runs [A+1, d]) → codes [m·d]."""
+    body = """
+i = Cast<to: int = 6>(s)
+r = Gather(t, i)
+l = Constant<value = int64[1] {-1}>()
+c = Reshape(r, l)"""
+    return decoder(opset, "expand (s, t) => (c)", body)
+
+
+@cache
+def scale(opset: int, dtype: str) -> onnx.FunctionProto:
+    """The function (codes [n], step, shape) → weight: step · code."""
+    to, suffix = {"float32": (1, ""), "float64": (11, "64")}[dtype]
+    body = f"r = Reshape(q, s)\nf = Cast<to: int = {to}>(r)\nw = Mul(f, d)"
+    return decoder(opset, f"scale{suffix} (q, d, s) => (w)", body)
+
+
+@cache
+def level(opset: int) -> onnx.FunctionProto:
+    """The function (codes [n], levels [L], shape) → weight; codes below 0 count from the end."""
+    body = "r = Reshape(q, s)\ni = Cast<to: int = 6>(r)\nw = Gather(l, i)"
+    return decoder(opset, "level (q, l, s) => (w)", body)

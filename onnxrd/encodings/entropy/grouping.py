@@ -1,0 +1,110 @@
+"""Which weights share a stream, and how many codes a symbol stands for."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxrd.encodings.entropy import automaton
+from onnxrd.encodings.entropy.estimate import LONGEST_RUN, entropy
+from onnxrd.encodings.entropy.grid import zero_code
+from onnxrd.encodings.entropy.stream import shared_stream
+from onnxrd.encodings.fragment import Fragment, together_nbytes
+from onnxrd.encodings.slot import Slot
+from onnxrd.quantizers import Codebook, Quantized
+
+MOST_STREAMS = 8
+"""Each takes nodes, and onnxruntime's time for folding grows faster than their number."""
+
+STREAM_NBYTES = 220
+"""What a stream takes besides codes and table, about."""
+
+RUNS = (1, 2, 3, 4, 5, 6, 8, 12, LONGEST_RUN)
+"""How many codes a symbol may stand for."""
+
+
+def encode(quantized: Quantized, slot: Slot) -> Fragment:
+    """A single weight in a stream of its own."""
+    assert isinstance(quantized, Codebook)
+    return entropy_coded({slot.output: quantized}, {slot.output: slot})[slot.output]
+
+
+def entropy_coded(books: Mapping[str, Codebook], slots: Mapping[str, Slot]) -> dict[str, Fragment]:
+    """All these weights in as few bytes of streams as found.
+
+    Args:
+        books: name of the weight → its codes and levels; all accepted.
+        slots: name of the weight → its place.
+    """
+    first, *others = automaton.STEPS
+    groups = [{name: books[name] for name in names} for names in grouped(books)]
+    runs = [_best_run(group, slots, first) for group in groups]
+    trials = []
+    for steps in (first, *others):
+        trial: dict[str, Fragment] = {}
+        for group, run in zip(groups, runs):
+            trial |= shared_stream(group, slots, run, steps) or {}
+        trials.append(trial)
+    return min(trials, key=lambda fragments: together_nbytes(fragments.values()))
+
+
+def _best_run(books: Mapping[str, Codebook], slots: Mapping[str, Slot], steps: int) -> int:
+    """How many codes a symbol of one stream should stand for."""
+    best, fewest = 1, None
+    for run in RUNS:
+        trial = shared_stream(books, slots, run, steps)
+        nbytes = trial and together_nbytes(trial.values())
+        if not nbytes or (fewest and nbytes >= fewest):
+            break
+        best, fewest = run, nbytes
+    return best
+
+
+def grouped(books: Mapping[str, Codebook]) -> list[list[str]]:
+    """Names of weights that share a stream, by joining those whose codes are distributed alike.
+
+    Begins with a stream for each and joins two as long as that saves bytes, or there are more than
+    `MOST_STREAMS`; bytes are reckoned from entropies.
+    """
+    names = list(books)
+    groups = [[name] for name in names]
+    counts = _aligned_counts([books[name] for name in names])
+    while len(groups) > 1:
+        merged, saved = _best_merge(counts)
+        if saved <= 0 and len(groups) <= MOST_STREAMS:
+            break
+        first, second = merged
+        groups[first] += groups.pop(second)
+        counts[first] += counts[second]
+        counts = np.delete(counts, second, axis=0)
+    return [
+        sorted(group, key=names.index) for group in sorted(groups, key=lambda g: names.index(g[0]))
+    ]
+
+
+def _aligned_counts(books: Sequence[Codebook]) -> NDArray[np.int64]:
+    """[weights, span], how often each weight has each code, counted from its zero."""
+    zeros = [zero_code(book.levels) for book in books]
+    above = max(len(book.levels) - zero for book, zero in zip(books, zeros))
+    counts = np.zeros((len(books), max(zeros) + above), np.int64)
+    for row, book, zero in zip(counts, books, zeros):
+        row[max(zeros) - zero :][: len(book.levels)] = book.counts
+    return counts
+
+
+def _nbytes(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[*], about how many bytes streams of codes with these counts [*, span] take."""
+    table = 2 * np.count_nonzero(counts, axis=-1) + STREAM_NBYTES
+    return np.asarray(entropy(counts) / 8 + table)
+
+
+def _best_merge(counts: NDArray[np.int64]) -> tuple[tuple[int, int], float]:
+    """The two rows to add that save the most bytes, first < second, and how many they save."""
+    alone = _nbytes(counts)
+    best, pair = -np.inf, (0, 1)
+    for first in range(len(counts) - 1):
+        saved = alone[first] + alone[first + 1 :] - _nbytes(counts[first] + counts[first + 1 :])
+        second = int(saved.argmax())
+        if saved[second] > best:
+            best, pair = float(saved[second]), (first, first + 1 + second)
+    return pair, best

@@ -1,0 +1,150 @@
+"""Several weights in one stream of Huffman codes, with the exact bytes of each part."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxrd.encodings.entropy import automaton, lanes
+from onnxrd.encodings.entropy.code import Code, huffman_code
+from onnxrd.encodings.entropy.grid import spacing, zero_code
+from onnxrd.encodings.entropy.symbols import Symbols, symbols
+from onnxrd.encodings.fragment import Array, Builder, Fragment
+from onnxrd.encodings.slot import Slot
+from onnxrd.quantizers import Codebook, Quantized
+
+NAME = "huffman"
+MOST_SYMBOLS = 1 << 14
+"""More are not considered: onnxruntime makes a table of 256 transitions for each, at load."""
+
+
+def accepts(quantized: Quantized, slot: Slot) -> bool:
+    """Whether a weight can be in a stream: codes of a codebook, opset 11."""
+    if not isinstance(quantized, Codebook) or slot.opset < 11 or 0 in quantized.shape:
+        return False
+    return len(quantized.levels) < 1 << 15 and quantized.codes.size < 1 << 31
+
+
+def signed_codes(codebook: Codebook) -> NDArray[np.int16]:
+    """[*weight], codes counted from the level nearest to zero: alike in weights of any range."""
+    return codebook.codes.astype(np.int16) - np.int16(zero_code(codebook.levels))
+
+
+def shared_stream(
+    books: Mapping[str, Codebook], slots: Mapping[str, Slot], run: int, steps: int
+) -> dict[str, Fragment] | None:
+    """Weights of one model, coded together.
+
+    Args:
+        books: name of the weight → its codes and levels; all accepted, at least one.
+        slots: name of the weight → its place.
+        run: d, how many codes a symbol stands for.
+        steps: bytes of a lane, a key of `automaton.STEPS`.
+
+    Returns:
+        A fragment each, all sharing the parts of the stream; None if it takes too many symbols.
+    """
+    found = symbols([signed_codes(book) for book in books.values()], run)
+    if found is None or len(found.counts) > MOST_SYMBOLS:
+        return None
+    stream = _Stream(books, [slots[name] for name in books], found, huffman_code(found.counts))
+    return stream.fragments(steps)
+
+
+@dataclass(frozen=True, eq=False)
+class _Stream:
+    """Codes of weights, their symbols (forgotten once priced), and the code of these."""
+
+    books: Mapping[str, Codebook]
+    slots: Sequence[Slot]
+    symbols: Symbols
+    code: Code
+
+    def fragments(self, steps: int) -> dict[str, Fragment]:
+        builder, pieces = self._decoder(steps)
+        portions = self._portions()
+        return {
+            name: _fragment(book, slot, piece, builder, portion)
+            for (name, book), slot, piece, portion in zip(
+                self.books.items(), self.slots, pieces, portions
+            )
+        }
+
+    def _decoder(self, steps: int) -> tuple[Builder, list[str]]:
+        """All that decodes the stream, as shared parts, and the names of each weight's codes."""
+        slot = replace(self.slots[0], stem=f"{self.slots[0].stem}h", inner=True)
+        stem, opset, wide = slot.stem, slot.opset, len(self.symbols.counts) > 255
+        lengths = self.code.lengths[self.symbols.ids]
+        starts = lanes.cuts(lengths, 8 * steps)
+        spare = lanes.spare_words(lengths[starts[-2] :], self.code, steps)
+        made = ir.Value(
+            name=f"{stem}y",
+            type=ir.TensorType(ir.DataType.UINT16 if wide else ir.DataType.UINT8),
+            shape=ir.Shape([len(lengths) + spare]),
+        )
+        builder = Builder(slot)
+        *inner, unpack = automaton.unpack(opset, steps, _apart(self.code), wide)
+        inputs = (
+            builder.packed(stem, np.dtype(np.uint8), (len(starts) - 1, steps), self._pack(steps)),
+            builder.tensor(f"{stem}f", np.packbits(self.code.inner)),
+        )
+        builder.call(unpack, inputs, f"{stem}y", inner=inner)
+        table = builder.tensor(f"{stem}t", self._table())
+        sizes = [book.codes.size for book in self.books.values()]
+        rest = (len(lengths) + spare) * self.symbols.runs.shape[1] - sum(sizes)
+        names = [slot.stem for slot in self.slots]
+        whole = names[0] if len(names) == 1 and not rest else f"{stem}c"
+        builder.call(automaton.expand(opset), (f"{stem}y", table), whole)
+        if whole != names[0]:
+            outputs = [*names, f"{stem}z"] if rest else names
+            builder.split(whole, outputs, [*sizes, rest] if rest else sizes)
+        builder.share(f"{stem}s", [made], 0)
+        return builder, names
+
+    def _table(self) -> Array:
+        """[A + 1, d], the codes of the symbols in order of the leaves, behind a row of zeros."""
+        runs = self.symbols.runs[self.code.order]
+        small = runs.min() >= -128 and runs.max() < 128
+        return np.pad(runs, ((1, 0), (0, 0))).astype(np.int8 if small else np.int16)
+
+    def _pack(self, steps: int) -> Any:
+        books, run, code = self.books, self.symbols.runs.shape[1], self.code
+
+        def pack() -> Array:
+            found = symbols([signed_codes(book) for book in books.values()], run)
+            assert found is not None
+            return lanes.packed(found.ids, code, steps)
+
+        return pack
+
+    def _portions(self) -> list[int]:
+        """Bytes of the code words of each weight; those of a symbol that two share, by halves."""
+        run = self.symbols.runs.shape[1]
+        reached = np.concatenate([[0], np.cumsum(self.code.lengths[self.symbols.ids])])
+        edges = np.cumsum([0, *(book.codes.size for book in self.books.values())]) / run
+        bits = np.interp(edges, np.arange(len(reached)), reached)
+        return [math.ceil(b / 8) for b in np.diff(bits)]
+
+
+def _apart(code: Code) -> int:
+    """The largest of 1, 2, 4, 8 that no code word is shorter than."""
+    return next(bits for bits in (8, 4, 2, 1) if bits <= code.shortest)
+
+
+def _fragment(book: Codebook, slot: Slot, codes: str, stream: Builder, portion: int) -> Fragment:
+    """What makes a weight of its piece of the stream's codes."""
+    builder = Builder(slot)
+    builder.include_shared(stream)
+    step = spacing(book.levels)
+    if step is not None:
+        function, scale = automaton.scale(slot.opset, book.levels.dtype.name), step
+    else:
+        zero = zero_code(book.levels)
+        function, scale = automaton.level(slot.opset), np.roll(book.levels, -zero)
+    inputs = (codes, builder.tensor(f"{slot.stem}l", scale), builder.shape(book.shape))
+    builder.call(function, inputs, slot.output)
+    return builder.build(NAME, book, portion=portion)
