@@ -30,6 +30,7 @@ from onnxrd.autodiff.registry import (
 from onnxrd.autodiff.sharing import back_by_sample, shared_weights
 from onnxrd.autodiff.tape import Tape
 from onnxrd.autodiff.trace import Trace
+from onnxrd.autodiff.unroll import why_not_unrolled
 from onnxrd.graph.weights import PASSED_THROUGH
 
 Mode = Literal["gradient", "squared gradient", "squares"]
@@ -149,7 +150,7 @@ class _Sweep:
             return
         captured = [value for value in captured_by(node) if value in self._upstream]
         if captured:
-            self._block(node, captured, "it has a subgraph")
+            self._block(node, captured, why_not_unrolled(self.tape.trace, node))
         wanted = frozenset(
             slot for slot, value in enumerate(node.inputs) if value in self._upstream
         )
@@ -280,7 +281,8 @@ class _Sweep:
     ) -> None:
         """Note which targets, apart from some, lie upstream of values that nothing goes back to."""
         text = f"{node.op_type} has no derivative here" + (f" ({reason})" if reason else "")
-        self.obstacles.append(node)
+        if node not in self.obstacles:
+            self.obstacles.append(node)
         stack = list(values)
         seen: set[ir.Value] = set()
         while stack:

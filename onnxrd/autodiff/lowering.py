@@ -1,8 +1,8 @@
 """Do without operators that have no derivative: what they do, said with simpler ones.
 
 For an operator that stands in the way of gradients there is first the body that the ONNX standard
-gives it as a function, then our own decomposition. Both are written into the network, for the
-shapes of one trace, so that its own forward pass runs them.
+gives it as a function, then our own decomposition; If, Loop and Scan are unrolled. All are written
+into the network, for the shapes of one trace, so that its own forward pass runs them.
 """
 
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ import onnxrd.autodiff.decompositions  # noqa: F401  (fills the registry)
 from onnxrd.autodiff.registry import DECOMPOSITIONS, NoRuleError, domain_of
 from onnxrd.autodiff.rewriter import Rewriter
 from onnxrd.autodiff.trace import Trace
+from onnxrd.autodiff.unroll import unroll
 
 _BODIES = "function body"
 """Domain that operators get on the way to being replaced by their bodies."""
@@ -32,7 +33,7 @@ def lower(trace: Trace, obstacles: Sequence[ir.Node]) -> bool:
     """
     bodies = {node: body for node in obstacles if (body := _function_body(trace, node))}
     rest = [node for node in obstacles if node not in bodies]
-    decomposed = [_decompose(trace, node) for node in rest]
+    decomposed = [_decompose(trace, node) or unroll(trace, node) for node in rest]
     _inline(trace.model, bodies)
     return bool(bodies) or any(decomposed)
 

@@ -30,7 +30,8 @@ class Trace:
         shapes: of every tensor that was seen.
         dtypes: of the same.
         constants: values that no graph input has an influence on (initializers are not repeated).
-        fixed: these, and values that inputs influence by their shapes alone.
+        fixed: these, and values that inputs influence by their shapes alone, or that only depend on
+            single integers and truth values among them, such as a sampling rate.
     """
 
     model: ir.Model
@@ -59,9 +60,17 @@ class Trace:
         return self.model.opset_imports.get("", self.model.opset_imports.get("ai.onnx", 1))
 
 
-def signature(feeds: Mapping[str, Array]) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """What a trace depends on: the shapes of the inputs."""
-    return tuple((name, feed.shape) for name, feed in sorted(feeds.items()))
+def signature(feeds: Mapping[str, Array]) -> tuple[tuple[Any, ...], ...]:
+    """What a trace depends on: the shapes of the inputs, and settings among them."""
+    return tuple(
+        (name, feed.shape, feed.item() if _is_setting(feed) else None)
+        for name, feed in sorted(feeds.items())
+    )
+
+
+def _is_setting(feed: Array) -> bool:
+    """A single integer or truth value without an axis for samples, such as a sampling rate."""
+    return feed.ndim == 0 and feed.dtype.kind in "iub"
 
 
 def run_trace(
@@ -74,7 +83,10 @@ def run_trace(
     """
     values = [v for node in model.graph for v in node.outputs if v.name]
     session = Session(with_outputs(model, values), base=base, level="disable", runtime=runtime)
-    same, always = (independent(model.graph, shapes=s) for s in (False, True))
+    chosen = {name for name, feed in feeds.items() if _is_setting(feed)}
+    settings = {value for value in model.graph.inputs if value.name in chosen}
+    same = independent(model.graph, shapes=False, given=settings)
+    always = independent(model.graph, shapes=True)
     shapes: dict[ir.Value, tuple[int, ...]] = {}
     dtypes: dict[ir.Value, np.dtype[Any]] = {}
     fixed: dict[ir.Value, Array] = {}
@@ -90,6 +102,8 @@ def run_trace(
     for value in model.graph.inputs:
         if (feed := feeds.get(str(value.name))) is not None:
             shapes[value], dtypes[value] = feed.shape, feed.dtype
+            if value in settings:
+                fixed[value] = feed
     for value in model.graph.initializers.values():
         if value.const_value is not None:
             shapes[value] = tuple(value.const_value.shape.numpy())

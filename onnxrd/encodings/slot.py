@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxrd.errors import ModelError
+from onnxrd.graph.bodies import values_of
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def slots(model: ir.Model, weights: Iterable[str]) -> dict[str, Slot]:
         ModelError: no such weight, or several that cannot be told apart.
     """
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
-    taken = Counter(str(value.name) for graph in model.graphs() for value in _values(graph))
+    taken = Counter(str(value.name) for graph in model.graphs() for value in values_of(graph))
     prefix = "q"
     while any(name.startswith(prefix) for name in taken):
         prefix += "_"
@@ -133,11 +134,3 @@ def _constants(graph: ir.Graph) -> Iterator[tuple[str, ir.Value]]:
 def is_constant(node: ir.Node, attribute: str) -> bool:
     """Whether a node is a Constant with a value in that attribute."""
     return node.op_type == "Constant" and node.domain == "" and attribute in node.attributes
-
-
-def _values(graph: ir.Graph) -> Iterator[ir.Value]:
-    inputs = set(graph.inputs)
-    yield from inputs
-    yield from (value for value in graph.initializers.values() if value not in inputs)
-    for node in graph:
-        yield from node.outputs

@@ -1,6 +1,6 @@
 """What in a graph is constant, although computed: values that no input has an influence on."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,17 @@ _RANDOM = frozenset(
 )
 
 
-def independent(graph: ir.Graph, *, shapes: bool) -> set[ir.Value]:
-    """Values that are the same for all inputs, or (not `shapes`) for all inputs of these shapes."""
-    fixed = set(graph.initializers.values())
+def independent(
+    graph: ir.Graph, *, shapes: bool, given: Collection[ir.Value] = ()
+) -> set[ir.Value]:
+    """Values that are the same for all inputs, or (not `shapes`) for all inputs of these shapes.
+
+    Args:
+        graph: the network.
+        shapes: those of inputs may differ.
+        given: inputs that are known.
+    """
+    fixed = {*given, *graph.initializers.values()}
     for node in graph:
         has_subgraph = any(
             a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)

@@ -15,6 +15,7 @@ import onnx_ir
 import onnx_ir.passes.common as common_passes
 
 from onnxrd.errors import ModelError
+from onnxrd.graph.bodies import lift_from_bodies
 from onnxrd.graph.specs import InputSpec
 
 EXTERNAL_DATA_ABOVE = 1_900_000_000
@@ -90,13 +91,15 @@ class Model:
     def prepared(self) -> onnx_ir.Model:
         """A copy ready for analysis: functions inlined, Constant nodes as initializers.
 
-        Values keep their names wherever they had one in the main graph.
+        Values keep their names wherever they had one in the main graph. Constants in the bodies of
+        If, Loop and Scan are moved there.
         """
         model = self.clone()
         if model.functions:
             common_passes.InlinePass()(model)
         common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common_passes.RemoveInitializersFromInputsPass()(model)
+        lift_from_bodies(model)
         return model
 
 

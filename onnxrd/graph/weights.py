@@ -158,7 +158,8 @@ def find_weights(model: Model, prepared: ir.Model | None = None) -> list[Weight]
     weights = [_describe(value, alive) for value in constants(graph)]
     for body in graph.subgraphs():
         inner = [_describe(value, alive) for value in constants(body)]
-        weights += [replace(w, skip=w.skip or "in the body of an If, Loop or Scan") for w in inner]
+        reason = "in the body of an If, Loop or Scan, and its name is not unique"
+        weights += [replace(w, skip=w.skip or reason) for w in inner]
     order = {node: position for position, node in enumerate(graph.all_nodes())}
     return sorted(weights, key=lambda w: min((order.get(u.node, -1) for u in w.uses), default=-1))
 

@@ -159,10 +159,12 @@ def test_weights_read_in_a_subgraph_are_reported():
     ]
     nodes = [
         node("MatMul", ["x", "w0"], ["h"]),
+        node("ReduceSum", ["x"], ["total"], keepdims=0),
+        node("Cast", ["total"], ["yes"], to=TensorProto.BOOL),
         node("If", ["yes"], ["i"], then_branch=branches[0], else_branch=branches[1]),
         node("MatMul", ["i", "w2"], ["y"]),
     ]
-    constants = {f"w{k}": normal(4, 4) for k in range(3)} | {"yes": np.array(True)}
+    constants = {f"w{k}": normal(4, 4) for k in range(3)}
     feeds = {"x": normal(3, 4)}
     gradients = Gradients(
         network(nodes, constants, feeds),
@@ -171,7 +173,9 @@ def test_weights_read_in_a_subgraph_are_reported():
         ["w0", "w1", "w2"],
         runtime=Runtime(threads=1),
     )
-    assert sorted(gradients.blocked(feeds)) == ["w0", "w1"]
+    blocked = gradients.blocked(feeds)
+    assert sorted(blocked) == ["w0", "w1"]
+    assert "the data decide" in blocked["w1"]
 
 
 @pytest.mark.parametrize(("stride", "pad"), [(2, 0), (1, 1)])

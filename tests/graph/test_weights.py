@@ -266,16 +266,30 @@ def test_weights_in_a_function_are_found_once_a_call(tmp_path, run):
     assert [f.name for f in onnx.load(result.path).functions if f.domain == "mine"] == ["dense"]
 
 
-def test_weights_in_branches_have_a_reason(tmp_path):
+def test_weights_in_branches_are_weights_like_others(tmp_path):
     path = networks.with_branches(tmp_path / "m.onnx")
     weights = found(path)
-    assert weights["w"].skip == ""
-    for name in ("inside", "other"):
-        assert weights[name].skip == "in the body of an If, Loop or Scan"
-        assert weights[name].role == "linear"
+    for name in ("w", "inside", "other"):
+        assert (weights[name].skip, weights[name].role) == ("", "linear")
     result = onnxrd.quantize(path, tmp_path / "small.onnx", clusters=2)
-    assert set(result.skipped) == {"inside", "other", "zero"}
+    assert {layer.name for layer in result.layers} == {"w", "inside", "other"}
     assert result.parameters == 2 * 240 + 160 + 1
+    branches = [a.g for n in onnx.load(result.path).graph.node for a in n.attribute if a.g.name]
+    assert {g.name for g in branches} == {"then", "else"}
+    assert not [t for g in branches for t in g.initializer]
+
+
+def test_weights_of_one_name_in_two_branches_have_a_reason(tmp_path):
+    model = onnx.load(networks.with_branches(tmp_path / "m.onnx"))
+    (choice,) = [n for n in model.graph.node if n.op_type == "If"]
+    (other,) = [a.g for a in choice.attribute if a.name == "else_branch"]
+    other.initializer[0].name = other.node[0].input[1] = "inside"
+    onnx.save(model, tmp_path / "m.onnx")
+    skipped = [w.skip for w in onnxrd.find_weights(onnxrd.load_model(tmp_path / "m.onnx"))]
+    reason = "in the body of an If, Loop or Scan, and its name is not unique"
+    assert skipped.count(reason) == 2
+    result = onnxrd.quantize(tmp_path / "m.onnx", tmp_path / "small.onnx", clusters=2)
+    assert {layer.name for layer in result.layers} == {"w"}
 
 
 def test_a_weight_that_branches_use_from_outside(tmp_path):
