@@ -19,7 +19,7 @@ ROOMS = [
     "quantizers",
     "encodings",
     "allocation",
-    "evaluation",
+    "evaluation diagnosis",
     "options",
     "report",
     "pipeline",

@@ -69,6 +69,11 @@ class Calibration:
             raise SettingError(f"a subset needs indices, all from 0 to {self.samples - 1}.")
         return replace(self, chosen=self.chosen[wanted])
 
+    def spread(self, count: int) -> "Calibration":
+        """So many of the samples, spread evenly; all if there are not more."""
+        few = min(count, self.samples)
+        return self.subset(np.arange(few) * self.samples // few)
+
     def split(self, fraction: float, seed: int = 0) -> tuple["Calibration", "Calibration"]:
         """Hold out a random part: (the rest, the held-out part), both without copies.
 

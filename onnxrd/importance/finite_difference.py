@@ -176,8 +176,7 @@ def _measure(
 
     def squares() -> Iterator[tuple[str, Region, float]]:
         for part in plan:
-            name, number = part.weight.name, differences.data.samples
-            some = differences.data.subset(np.arange(part.samples) * number // part.samples)
+            name, some = part.weight.name, differences.data.spread(part.samples)
             found = differences.squares(part.weight, part.regions, part.directions, some)
             try:
                 for region, square in found:

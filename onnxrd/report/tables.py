@@ -29,7 +29,7 @@ def nbytes(count: float) -> str:
 def weights_table(model: Model, weights: Iterable[Weight]) -> RenderableType:
     """What `onnxrd inspect` shows: inputs, outputs, every constant, totals."""
     weights = list(weights)
-    table = _table("weight", "shape", "type", "role", ">entries", "axis", "uses", "left alone")
+    table = plain_table("weight", "shape", "type", "role", ">entries", "axis", "uses", "left alone")
     for w in weights:
         if not w.floating:
             continue
@@ -56,7 +56,7 @@ def weights_table(model: Model, weights: Iterable[Weight]) -> RenderableType:
 def result_table(result: Result) -> RenderableType:
     """What `onnxrd quantize` and `onnxrd prune` show: every layer, and the total."""
     unit = _unit(result.importance)
-    table = _table(
+    table = plain_table(
         "weight", "role", ">entries", ">levels", ">kept", "encoding", ">bits", f">{unit}", ">share"
     )
     total = sum(layer.distortion for layer in result.layers)
@@ -121,7 +121,7 @@ def head_lines(head: HeadEvaluation) -> list[str]:
 
 def importance_table(importance: Importance) -> RenderableType:
     """What `onnxrd importance` shows: the distribution in each weight."""
-    table = _table("weight", ">entries", ">mean", ">median", ">largest", ">zero", "measured")
+    table = plain_table("weight", ">entries", ">mean", ">median", ">largest", ">zero", "measured")
     for name, values in importance.values.items():
         middle = float(np.median(values))
         zero = float((values == 0).mean())
@@ -154,7 +154,7 @@ def _measure(importance: Mapping[str, object]) -> str:
     return "KL divergence" if importance["task"] == "classification" else "distortion"
 
 
-def _table(*columns: str) -> Table:
+def plain_table(*columns: str) -> Table:
     """A plain table; a leading `>` aligns a column to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:

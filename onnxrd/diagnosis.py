@@ -1,0 +1,192 @@
+"""The golden rules as a diagnosis: what a compressed model, by whatever tool, could do better.
+
+Rule 1 asks that no common factor would improve a layer, ŵᵀH(w − ŵ) = 0. Rule 2 asks for the least
+error that the constraint allows; the constraint is read off the file: so many levels in a tensor,
+or in each of its channels, or so many weights that are not zero (Gao et al. 2019, section 4).
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxrd import quantizers
+from onnxrd.graph.model import Model
+from onnxrd.graph.stored import Stored, stored_weights
+from onnxrd.graph.weights import Weight, find_weights
+from onnxrd.importance import Importance
+from onnxrd.progress import Track, silent
+
+Array = NDArray[Any]
+
+FEW_LEVELS = 256
+"""A tensor with more levels may have a codebook for each channel."""
+
+DENSE = 4
+"""With fewer entries for each level there is no codebook to compare with."""
+
+
+@dataclass(frozen=True)
+class LayerRules:
+    """How one weight keeps the golden rules, under damped importance h (`Importance.damped`).
+
+    Attributes:
+        name: of the weight.
+        entries: how many it has.
+        constraint: what its values have in common: "16 levels", "30.0% kept", ….
+        predicted: ½ Σ h (w − ŵ)² with h as measured.
+        pull: ŵᵀH(w − ŵ).
+        energy: ŵᵀHŵ.
+        excess: ½ (w − ŵ)ᵀH(w − ŵ), less the same of the best approximation under the constraint;
+            None if there is no constraint.
+        whole: ½ wᵀHw, of the weight itself.
+    """
+
+    name: str
+    entries: int
+    constraint: str
+    predicted: float
+    pull: float
+    energy: float
+    excess: float | None
+    whole: float
+
+    @property
+    def rule1(self) -> float:
+        """Residual of rule 1, pull / energy: scaling the layer by one plus it would be best."""
+        return _ratio(self.pull, self.energy)
+
+    @property
+    def rule2(self) -> float | None:
+        """Residual of rule 2, excess / whole; None without a constraint."""
+        return None if self.excess is None else _ratio(self.excess, self.whole)
+
+
+@dataclass(frozen=True)
+class GoldenRules:
+    """How a compressed model keeps the golden rules.
+
+    Attributes:
+        layers: every weight that is to be compressed and was found.
+        missing: names of those that were not found.
+    """
+
+    layers: tuple[LayerRules, ...]
+    missing: tuple[str, ...]
+
+    @property
+    def rule1(self) -> float:
+        """Residual of rule 1 of all layers together."""
+        return _ratio(sum(w.pull for w in self.layers), sum(w.energy for w in self.layers))
+
+    @property
+    def rule2(self) -> float:
+        """Residual of rule 2 of all layers together, those without a constraint left out."""
+        known = [layer for layer in self.layers if layer.excess is not None]
+        return _ratio(sum(w.excess or 0 for w in known), sum(w.whole for w in known))
+
+    @property
+    def predicted(self) -> float:
+        """½ Σ h (w − ŵ)² of all layers."""
+        return sum(layer.predicted for layer in self.layers)
+
+    @property
+    def worst(self) -> tuple[LayerRules, LayerRules] | None:
+        """Who violates rule 1 most, and who rule 2; None if nothing was found."""
+        if not self.layers:
+            return None
+        return (
+            max(self.layers, key=lambda layer: abs(layer.rule1)),
+            max(self.layers, key=lambda layer: abs(layer.rule2 or 0)),
+        )
+
+
+def golden_rules(
+    original: Model, compressed: Model, importance: Importance, *, track: Track = silent
+) -> GoldenRules:
+    """Hold a compressed model against the golden rules, layer by layer.
+
+    Args:
+        original: the reference.
+        compressed: any version of it, see `onnxrd.graph.stored`.
+        importance: of the original's weights.
+        track: shows progress.
+
+    Raises:
+        ImportanceError: the importance is of another model.
+        ModelError: the compressed weights cannot be computed.
+    """
+    importance.check_model(original)
+    weights = [w for w in find_weights(original) if not w.skip]
+    layers, missing = [], []
+    found = stored_weights(compressed, weights)
+    for stored in track(found, "golden rules", len(weights)):
+        if stored.array is None:
+            missing.append(stored.weight.name)
+        else:
+            layers.append(_layer(stored, stored.array, importance))
+    return GoldenRules(tuple(layers), tuple(missing))
+
+
+def _layer(stored: Stored, approximation: Array, importance: Importance) -> LayerRules:
+    weight = stored.weight
+    array, found = (a.astype(np.float64) for a in (weight.array(), approximation))
+    measured = importance.measured(weight.name, weight.shape)
+    h = importance.damped(weight.name, weight.shape).astype(np.float64)
+    constraint, least = _best(weight, found, h)
+    error = array - found
+    spent = float((h * error**2).sum()) / 2
+    return LayerRules(
+        weight.name,
+        weight.size,
+        constraint,
+        float((measured * error**2).sum()) / 2,
+        float((h * found * error).sum()),
+        float((h * found**2).sum()),
+        None if least is None else spent - least,
+        float((h * array**2).sum()) / 2,
+    )
+
+
+def _best(weight: Weight, found: Array, h: Array) -> tuple[str, float | None]:
+    """What constrains an approximation, and the least distortion that is possible under it."""
+    array = weight.array()
+    array = array if array.dtype.kind == "f" else array.astype(np.float32)
+    kept = found != 0
+    if (found == array).all():
+        return "unchanged", 0.0
+    if (found[kept] == array[kept]).all():
+        scores = np.sort((h * array.astype(np.float64) ** 2).ravel())
+        return f"{kept.mean():.1%} kept", float(scores[: kept.size - kept.sum()].sum()) / 2
+    levels = len(np.unique(found))
+    axis = weight.channel_axis
+    if levels <= FEW_LEVELS or axis is None:
+        share = float(kept.mean())
+        if levels * DENSE > found.size:
+            return f"{levels} levels", None
+        if share < 0.5:
+            pruned = quantizers.prune_and_quantize(array, h, share, max(levels, 2))
+            return f"{levels} levels, {share:.1%} kept", quantizers.weighted_distortion(
+                array, pruned.dequantize(), h
+            )
+        return f"{levels} levels", _clustered(array, h, levels)
+    rows = [np.moveaxis(a, axis, 0).reshape(weight.shape[axis], -1) for a in (array, found, h)]
+    counts = [len(np.unique(row)) for row in rows[1]]
+    text = f"{max(counts)} levels a channel"
+    if max(counts) * DENSE > rows[0].shape[1]:
+        return text, None
+    return text, sum(_clustered(a, c, k) for a, c, k in zip(rows[0], rows[2], counts))
+
+
+def _clustered(array: Array, h: Array, levels: int) -> float:
+    if levels == 1:
+        mean = np.average(array.astype(np.float64), weights=h if h.any() else None)
+        return quantizers.weighted_distortion(array, np.full(array.shape, mean), h)
+    return quantizers.weighted_distortion(
+        array, quantizers.weighted_kmeans(array, h, levels).dequantize(), h
+    )
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else 0.0
