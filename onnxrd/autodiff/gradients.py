@@ -76,12 +76,13 @@ class Gradients:
         self._model, self._base, self._runtime, self._dtype = model, base, runtime, dtype
         self._sources, self._targets = list(dict.fromkeys(sources)), targets
         self._traces: dict[tuple[Any, ...], Trace] = {}
+        self._blocked: dict[tuple[Any, ...], Mapping[str, str]] = {}
         self._specialised: dict[tuple[Any, ...], _Specialised] = {}
 
     def blocked(self, feeds: Mapping[str, Array]) -> dict[str, str]:
         """Weights whose gradient is out of reach: name → the operator in the way."""
-        passes = self._reverse_pass(self.trace(feeds), "gradient", feeds)
-        return dict(passes.blocked)
+        self.trace(feeds)
+        return dict(self._blocked[signature(feeds)])
 
     def trace(self, feeds: Mapping[str, Array]) -> Trace:
         """What a run on these inputs showed (kept for the next time).
@@ -92,8 +93,9 @@ class Gradients:
         model = self._model.clone()
         while key not in self._traces:
             trace = run_trace(model, self._base, feeds, runtime=self._runtime)
-            if not lower(trace, self._reverse_pass(trace, "gradient", feeds).obstacles):
-                self._traces[key] = trace
+            passes = self._reverse_pass(trace, "gradient", feeds)
+            if not lower(trace, passes.obstacles):
+                self._traces[key], self._blocked[key] = trace, passes.blocked
         return self._traces[key]
 
     def forward(self, mode: Mode, feeds: Mapping[str, Array]) -> Forward:
@@ -127,6 +129,7 @@ class Gradients:
     def release(self) -> None:
         """Drop all sessions and traces."""
         self._traces.clear()
+        self._blocked.clear()
         self._specialised.clear()
 
     def _reverse_pass(self, trace: Trace, mode: Mode, feeds: Mapping[str, Array]) -> ReversePass:

@@ -25,7 +25,9 @@ from onnxrd.progress import Track
 Array = NDArray[np.float32]
 log = logging.getLogger(__name__)
 
-LARGEST_BATCH = 64
+LARGEST_BATCH = 16
+"""Larger ones are slower: what one operator hands to the next no longer fits into the caches."""
+
 MEMORY = 1 << 29
 """Bytes that one batch's intermediate values may take, roughly."""
 
@@ -160,7 +162,8 @@ class Squares:
         log.info("batched path: %s", why or "agrees with one sample at a time")
         if why:
             return 1, why
-        return next((n for n in fixed if isinstance(n, int)), _batch_size(trace)), ""
+        largest = min(_batch_size(trace), self._data.samples)
+        return next((n for n in fixed if isinstance(n, int)), largest), ""
 
     def _check(self, pair: Batch) -> str:
         forward = self._gradients.forward("squared gradient", pair.feeds)
