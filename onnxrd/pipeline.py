@@ -25,7 +25,7 @@ from onnxrd.distortion import regression
 from onnxrd.errors import CalibrationError, ModelError, SettingError, TargetError
 from onnxrd.evaluation import count_parameters, evaluate, example_feeds, verify
 from onnxrd.graph.model import Model, atomic_output, load, save, scratch
-from onnxrd.graph.weights import Weight, find_weights
+from onnxrd.graph.weights import QUANTIZED, Weight, find_weights
 from onnxrd.importance import Importance, fisher, identity, load_importance
 from onnxrd.options import Options
 from onnxrd.quantizers import Codebook, Quantized
@@ -159,7 +159,9 @@ def _compress(
     weights, skipped = _choose(find_weights(original), options.exclude)
     if not weights:
         but = " besides those excluded" if options.exclude else ""
-        raise TargetError(f"{original.path} has no weights to compress{but}: see `onnxrd inspect`.")
+        quantized = any(reason.startswith(QUANTIZED) for reason in skipped.values())
+        why = "its weights are quantized already" if quantized else "see `onnxrd inspect`"
+        raise TargetError(f"{original.path} has no weights to compress{but}: {why}.")
     with atomic_output(path, never=(*original.files, *_files(data, importance))) as temporary:
         job = _prepare(original, data, importance, options)
         pairs = zip(weights, quantizer(weights, job.importance))
@@ -197,7 +199,7 @@ def _files(*inputs: Any) -> tuple[Path, ...]:
 
 
 def _choose(found: Sequence[Weight], exclude: Sequence[str]) -> tuple[list[Weight], dict[str, str]]:
-    """Weights to compress, and the other floating-point constants with their reasons."""
+    """Weights to compress, and the others that stand for real numbers with their reasons."""
     excluded: set[str] = set()
     for pattern in exclude:
         matching = {w.name for w in found if w.name == pattern or fnmatchcase(w.name, pattern)}
@@ -208,7 +210,9 @@ def _choose(found: Sequence[Weight], exclude: Sequence[str]) -> tuple[list[Weigh
             )
     chosen = [w for w in found if not w.skip and w.name not in excluded]
     others = {
-        w.name: w.skip or "excluded" for w in found if (w.skip or w.name in excluded) and w.floating
+        w.name: w.skip or "excluded"
+        for w in found
+        if w.name in excluded or (w.skip and (w.floating or w.skip.startswith(QUANTIZED)))
     }
     return chosen, others
 

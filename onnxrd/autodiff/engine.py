@@ -31,7 +31,7 @@ from onnxrd.autodiff.sharing import back_by_sample, shared_weights
 from onnxrd.autodiff.tape import Tape
 from onnxrd.autodiff.trace import Trace
 from onnxrd.autodiff.unroll import why_not_unrolled
-from onnxrd.graph.weights import PASSED_THROUGH
+from onnxrd.graph.uses import PASSED_THROUGH
 
 Mode = Literal["gradient", "squared gradient", "squares"]
 Result = TypeVar("Result")
@@ -304,5 +304,5 @@ def _batched(node: ir.Node, rule: Callable[..., Result], *arguments: Any) -> Res
         raise NotBatchableError(f"{node.op_type}: {error}") from error
 
 
-_MOVES = frozenset({"Concat", "Slice", "Split", "DepthToSpace", "SpaceToDepth"})
+_MOVES = frozenset({"Concat", "DepthToSpace", "SpaceToDepth"})
 """Operators that only move entries, besides those that a weight is followed through."""

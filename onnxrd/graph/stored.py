@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from onnxrd.graph.folding import constants_of, fold, independent
 from onnxrd.graph.model import Model
-from onnxrd.graph.weights import Use, Weight
+from onnxrd.graph.uses import Use
+from onnxrd.graph.weights import Weight
 
 Array = NDArray[Any]
 

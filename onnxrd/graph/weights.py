@@ -10,81 +10,24 @@ from numpy.typing import NDArray
 
 from onnxrd.errors import ModelError
 from onnxrd.graph.model import Model, unloaded
+from onnxrd.graph.uses import (
+    COMPRESSIBLE,
+    Use,
+    channel_axis,
+    quantizes,
+    role_of,
+    uses_of,
+)
+
+QUANTIZED = "quantized already"
+"""How the reason of a weight that another tool has quantized begins."""
 
 SMALLEST = 64
 """Weights with fewer entries are left alone: decoding would cost more bytes than it saves."""
 
-PASSED_THROUGH = frozenset(
-    {"Identity", "Transpose", "Reshape", "Cast", "Squeeze", "Unsqueeze", "Flatten"}
+COMPRESSIBLE_TYPES = frozenset(
+    {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 )
-"""Operators that only move a weight's entries (input 0) on their way to its use."""
-
-_ROLES: dict[tuple[str, int], str] = {
-    ("Conv", 1): "convolution",
-    ("ConvTranspose", 1): "convolution",
-    ("Gemm", 0): "linear",
-    ("Gemm", 1): "linear",
-    ("MatMul", 0): "linear",
-    ("MatMul", 1): "linear",
-    ("Einsum", 0): "linear",
-    ("Einsum", 1): "linear",
-    ("Gather", 0): "embedding",
-    ("Conv", 2): "bias",
-    ("ConvTranspose", 2): "bias",
-    ("Gemm", 2): "bias",
-}
-_ROLES |= {(op, slot): "recurrent" for op in ("LSTM", "GRU", "RNN") for slot in (1, 2)}
-_ROLES |= {(op, 3): "bias" for op in ("LSTM", "GRU", "RNN")}
-_ROLES |= {
-    ("FusedConv", 1): "convolution",
-    ("FusedConv", 2): "bias",
-    ("FusedGemm", 1): "linear",
-    ("FusedGemm", 2): "bias",
-    ("FusedMatMul", 0): "linear",
-    ("FusedMatMul", 1): "linear",
-    ("Attention", 1): "linear",
-    ("Attention", 2): "bias",
-    ("MultiHeadAttention", 3): "bias",
-    ("BiasGelu", 1): "bias",
-    ("FastGelu", 1): "bias",
-    ("EmbedLayerNormalization", 2): "embedding",
-    ("EmbedLayerNormalization", 3): "embedding",
-    ("EmbedLayerNormalization", 4): "embedding",
-    ("EmbedLayerNormalization", 5): "normalisation",
-    ("EmbedLayerNormalization", 6): "normalisation",
-}
-_NORMALISATIONS = (
-    "BatchNormalization",
-    "InstanceNormalization",
-    "LayerNormalization",
-    "GroupNormalization",
-    "RMSNormalization",
-    "SimplifiedLayerNormalization",
-    "SkipLayerNormalization",
-    "SkipSimplifiedLayerNormalization",
-)
-_ROLES |= {(op, slot): "normalisation" for op in _NORMALISATIONS for slot in range(1, 5)}
-_ELEMENTWISE = {"Add": "bias", "Sub": "bias", "Mul": "normalisation", "Div": "normalisation"}
-
-COMPRESSIBLE = frozenset({"convolution", "linear", "embedding", "recurrent"})
-"""Roles whose weights are compressed; biases and normalisation parameters stay as they are."""
-
-COMPRESSIBLE_TYPES = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
-
-
-@dataclass(frozen=True)
-class Use:
-    """One use of a weight: input `slot` of `node`, maybe behind operators that only move entries.
-
-    Attributes:
-        node: the operator that computes with the weight.
-        slot: the position of the weight among its inputs.
-        moved: the moving operators between, from the initializer to the use.
-    """
-
-    node: ir.Node
-    slot: int
-    moved: tuple[ir.Node, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +62,7 @@ class Weight:
     @property
     def tied(self) -> bool:
         """More than one operator computes with it."""
-        return len(self.uses) > 1
+        return len({use.node for use in self.uses}) > 1
 
     @property
     def floating(self) -> bool:
@@ -134,7 +77,7 @@ class Weight:
         """
         assert self.value.const_value is not None
         array = np.asarray(unloaded(self.value.const_value).numpy())
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
+        if self.floating and not np.isfinite(array).all():
             bad = int(array.size - np.isfinite(array).sum())
             raise ModelError(
                 f"weight {self.name!r}: {bad} of {array.size} entries are NaN or infinite. "
@@ -174,37 +117,17 @@ def is_floating(value: ir.Value) -> bool:
     return value.const_value is not None and value.const_value.dtype.is_floating_point()
 
 
-def uses_of(value: ir.Value, moved: tuple[ir.Node, ...] = ()) -> Iterator[Use]:
-    """The operators that compute with a weight, followed through those that only move it."""
-    for use in value.uses():
-        node, slot = use.node, use.idx
-        if node.op_type in PASSED_THROUGH and node.domain == "" and slot == 0:
-            yield from uses_of(node.outputs[0], (*moved, node))
-        else:
-            yield Use(node, slot, moved)
-
-
 def _describe(value: ir.Value, alive: set[ir.Node]) -> Weight:
     assert value.const_value is not None
     shape = tuple(value.const_value.shape.numpy())
     dtype = np.dtype(value.const_value.dtype.numpy())
     uses = tuple(uses_of(value))
-    roles = {use: _role(use, shape) for use in uses if use.node in alive}
+    roles = {use: role_of(use, shape) for use in uses if use.node in alive}
     compressible = [use for use, role in roles.items() if role in COMPRESSIBLE]
     role = min([roles[use] for use in compressible] or [*roles.values()] or ["other"])
     skip = _reason_to_skip(value, shape, role, uses, alive)
-    axis = _channel_axis(compressible[0], len(shape)) if compressible else None
+    axis = channel_axis(compressible[0], len(shape)) if compressible else None
     return Weight(str(value.name), value, shape, dtype, role, axis, uses, skip)
-
-
-def _role(use: Use, shape: tuple[int, ...]) -> str:
-    op, wide = use.node.op_type, sum(d > 1 for d in shape) > 1
-    if op in _ELEMENTWISE:
-        return "embedding" if wide else _ELEMENTWISE[op]
-    if op == "PRelu" and use.slot == 1:
-        return "normalisation"
-    role = _ROLES.get((op, use.slot))
-    return role if role is not None else f"input {use.slot} of {op}"
 
 
 def _reason_to_skip(
@@ -213,7 +136,11 @@ def _reason_to_skip(
     assert value.const_value is not None
     if value.const_value.dtype not in COMPRESSIBLE_TYPES:
         name = value.const_value.dtype.name.lower()
-        return f"{name} is not supported" if is_floating(value) else f"{name}, not floating point"
+        if is_floating(value):
+            return f"{name} is not supported"
+        by = [use.node.op_type for use in uses if quantizes(use.node)]
+        many = int(np.prod(shape, dtype=np.int64)) >= SMALLEST
+        return f"{QUANTIZED}: {name} for {by[0]}" if by and many else f"{name}, not floating point"
     if value.is_graph_output():
         return "is itself an output of the model"
     if not any(use.node in alive for use in uses):
@@ -224,30 +151,6 @@ def _reason_to_skip(
     if int(np.prod(shape, dtype=np.int64)) < SMALLEST:
         return f"too small: fewer than {SMALLEST} entries"
     return ""
-
-
-def _channel_axis(use: Use, rank: int) -> int | None:
-    """The axis, in the stored weight, of the output channels at its use."""
-    axis = _channel_axis_at_use(use, rank)
-    for node in reversed(use.moved):
-        if axis is None or node.op_type in ("Reshape", "Squeeze", "Unsqueeze", "Flatten"):
-            return None
-        if node.op_type == "Transpose":
-            attribute = node.attributes.get("perm")
-            permutation = list(attribute.as_ints()) if attribute else list(range(rank))[::-1]
-            axis = permutation[axis]
-    return axis
-
-
-def _channel_axis_at_use(use: Use, rank: int) -> int | None:
-    op, slot = use.node.op_type, use.slot
-    if op in ("Gemm", "FusedGemm", "MatMul", "FusedMatMul"):
-        attribute = use.node.attributes.get("transB" if slot == 1 else "transA")
-        transposed = bool(attribute and attribute.as_int())
-        return (rank - 2 + int(transposed != (slot == 1))) if rank > 1 else None
-    fixed = {"Conv": 0, "ConvTranspose": 1, "Gather": 0, "LSTM": 1, "GRU": 1, "RNN": 1}
-    fixed |= {"FusedConv": 0, "Attention": 1, "EmbedLayerNormalization": 0}
-    return fixed.get(op)
 
 
 def _alive(graph: ir.Graph) -> set[ir.Node]:

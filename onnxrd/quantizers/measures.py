@@ -1,11 +1,12 @@
 """What a quantizer minimises, the rule that shows it did, and the check of what it is given."""
 
+import ml_dtypes
 import numpy as np
 
 from onnxrd.errors import ImportanceError, ModelError
 from onnxrd.quantizers.quantized import Array
 
-_DTYPES = (np.float16, np.float32, np.float64)
+_DTYPES = (np.float16, np.float32, np.float64, ml_dtypes.bfloat16)
 
 
 def weighted_distortion(weight: Array, approximation: Array, importance: Array | None) -> float:
@@ -58,7 +59,7 @@ def checked_importance(weight: Array, importance: Array | None, name: str = "the
     Returns: [*weight], finite and >= 0.
 
     Raises:
-        ModelError: the weight has another dtype than float16, float32 or float64, or is not finite.
+        ModelError: the weight is of no floating-point type that is known here, or is not finite.
         ImportanceError: the importance has another shape, or is negative or not finite.
     """
     if weight.dtype not in _DTYPES:

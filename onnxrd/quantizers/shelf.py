@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -25,9 +26,12 @@ class Shelf:
         array = quantized.codes if isinstance(quantized, Codebook) else quantized.values
         np.save(path, array, allow_pickle=False)
         if isinstance(quantized, Codebook):
-            return LateCodebook(partial(_mapped, path), quantized.shape, quantized.levels)
-        return LateSparse(partial(_mapped, path), quantized.shape)
+            return LateCodebook(
+                partial(_mapped, path, array.dtype), quantized.shape, quantized.levels
+            )
+        return LateSparse(partial(_mapped, path, array.dtype), quantized.shape)
 
 
-def _mapped(path: Path) -> Array:
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+def _mapped(path: Path, dtype: np.dtype[Any]) -> Array:
+    """The array of a file, as the type that it had (files know nothing of bfloat16)."""
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)).view(dtype)

@@ -127,7 +127,7 @@ def test_compressible_weights(zoo, name, role, axis):
         ("tiny2", "too small: fewer than 64 entries"),
         ("shape", "int64, not floating point"),
         ("dead", "no path to the output"),
-        ("bounds", "stays as it is: no weight, but input 0 of Split"),
+        ("bounds", "stays as it is: no weight, but input 1 of Clip"),
         ("floor", "stays as it is: no weight, but input 1 of Max"),
     ],
 )
@@ -204,22 +204,105 @@ def test_convolutions_and_normalisation(tmp_path):
     )
 
 
-def test_floats_that_no_quantizer_knows(tmp_path):
-    model = onnx.load(networks.mlp(tmp_path / "m.onnx"))
-    values = networks.normal(24, 40)
-    cast = node("Cast", ["brain"], ["w1"], to=TensorProto.FLOAT)
+def with_type(path, code):
+    """The `mlp` with its second layer's weights stored in another type."""
+    model = onnx.load(networks.mlp(path, sizes=(12, 40, 40, 5), opset=21, ir_version=10))
+    (tensor,) = [t for t in model.graph.initializer if t.name == "w1"]
+    values = numpy_helper.to_array(tensor)
+    cast = node("Cast", ["other"], ["w1"], to=TensorProto.FLOAT)
     model.graph.node.insert(0, cast)
-    del model.graph.initializer[2]
+    model.graph.initializer.remove(tensor)
     model.graph.initializer.append(
-        helper.make_tensor("brain", TensorProto.BFLOAT16, values.shape, values.ravel().tolist())
+        helper.make_tensor("other", code, values.shape, values.ravel().tolist())
     )
-    onnx.save(model, tmp_path / "m.onnx")
-    weight = found(tmp_path / "m.onnx")["brain"]
-    assert weight.skip == "bfloat16 is not supported"
+    onnx.save(model, path)
+    return path
+
+
+def test_floats_that_no_quantizer_knows(tmp_path):
+    path = with_type(tmp_path / "m.onnx", TensorProto.FLOAT8E4M3FN)
+    weight = found(path)["other"]
+    assert weight.skip == "float8e4m3fn is not supported"
     assert weight.floating
-    result = onnxrd.quantize(tmp_path / "m.onnx", tmp_path / "out.onnx")
-    assert result.skipped["brain"] == "bfloat16 is not supported"
-    assert result.parameters == 12 * 40 + 40 + values.size + 24 + 24 * 5 + 5
+    result = onnxrd.quantize(path, tmp_path / "out.onnx")
+    assert result.skipped["other"] == "float8e4m3fn is not supported"
+    assert result.parameters == 12 * 40 + 40 + 40 * 40 + 40 + 40 * 5 + 5
+
+
+@pytest.mark.parametrize("code", [TensorProto.BFLOAT16, TensorProto.FLOAT16, TensorProto.DOUBLE])
+@pytest.mark.parametrize("keep", [1.0, 0.3])
+def test_weights_are_decoded_to_their_own_type(tmp_path, code, keep):
+    path = with_type(tmp_path / "m.onnx", code)
+    data = networks.data(tmp_path / "d.npz")
+    result = onnxrd.quantize(path, tmp_path / "out.onnx", clusters=8, keep=keep, data=data)
+    (layer,) = [layer for layer in result.layers if layer.name == "other"]
+    assert layer.bits < 5
+    assert result.evaluation.distortion < (0.2 if keep == 1 else 10)
+    cast = [n for n in onnx.load(result.path).graph.node if n.op_type == "Cast"]
+    assert [n for n in cast if n.output == ["w1"] and n.input == ["other"]]
+    pruned = onnxrd.prune(path, tmp_path / "pruned.onnx", keep=0.1, data=data)
+    no_gaps = code == TensorProto.BFLOAT16  # the only encoding of what is merely pruned
+    assert ("other" in {layer.name for layer in pruned.layers}) != no_gaps
+    assert (pruned.skipped.get("other") == "no encoding of it is smaller") == no_gaps
+
+
+def test_gates_cut_and_put_together_are_recurrent(tmp_path):
+    """PyTorch orders the gates of an LSTM another way than ONNX, and exports the difference."""
+    weights = {"W": networks.normal(48, 12), "R": networks.normal(48, 12, seed=1)}
+    weights |= {"zero": np.array([0]), "axis": np.array([0])}
+    nodes = []
+    for name in "WR":
+        for gate, first in enumerate((0, 36, 12, 24)):
+            for end, place in (("s", first), ("e", first + 12)):
+                weights[f"{end}{place}"] = np.array([place])
+            cut = [name, f"s{first}", f"e{first + 12}", "zero"]
+            nodes.append(node("Slice", cut, [f"{name}{gate}"]))
+        nodes.append(node("Concat", [f"{name}{g}" for g in range(4)], [f"{name}j"], axis=0))
+        nodes.append(node("Unsqueeze", [f"{name}j", "axis"], [f"{name}u"]))
+    nodes.append(node("LSTM", ["x", "Wu", "Ru"], ["", "h", ""], hidden_size=12))
+    nodes.append(node("Squeeze", ["h", "axis"], ["y"]))
+    shapes = {"x": ["T", "N", 12]}, {"y": ["N", 12]}
+    path = networks.save(tmp_path / "m.onnx", nodes, weights, *shapes)
+    for name in "WR":
+        weight = found(path)[name]
+        assert (weight.role, weight.skip, weight.tied) == ("recurrent", "", False)
+
+
+def test_a_weight_with_a_scale_for_each_channel(tmp_path):
+    """Weight normalisation, as PyTorch exports it before it is removed."""
+    weights = {"v": networks.normal(16, 12), "g": networks.normal(16, 1, seed=1) + 3}
+    nodes = [
+        node("ReduceL2", ["v"], ["length"], axes=[1]),
+        node("Div", ["v", "length"], ["unit"]),
+        node("Mul", ["unit", "g"], ["w"]),
+        node("Gemm", ["x", "w"], ["y"], transB=1),
+    ]
+    path = networks.save(tmp_path / "m.onnx", nodes, weights, {"x": ["N", 12]}, {"y": ["N", 16]})
+    weights = found(path)
+    assert (weights["v"].role, weights["v"].skip) == ("linear", "")
+    assert weights["g"].skip == "stays as it is: normalisation"
+    data = networks.data(tmp_path / "d.npz", classes=16)
+    result = onnxrd.quantize(path, tmp_path / "small.onnx", clusters=8, data=data)
+    assert [layer.name for layer in result.layers] == ["v"]
+
+
+def test_quantized_weights_are_left_alone_and_said_to_be(tmp_path):
+    codes = networks.rng().integers(-127, 127, (20, 12)).astype(np.int8)
+    nodes = [
+        node("DequantizeLinear", ["codes", "scale"], ["w0"]),
+        node("Gemm", ["x", "w0"], ["h"], transB=1),
+        node("MatMul", ["h", "w1"], ["y"]),
+    ]
+    weights = {"codes": codes, "scale": np.float32(0.01), "w1": networks.normal(20, 16)}
+    path = networks.save(tmp_path / "m.onnx", nodes, weights, {"x": ["N", 12]}, {"y": ["N", 16]})
+    reason = "quantized already: int8 for DequantizeLinear"
+    assert found(path)["codes"].skip == reason
+    result = onnxrd.quantize(path, tmp_path / "small.onnx", clusters=4)
+    assert result.skipped["codes"] == reason
+    assert [layer.name for layer in result.layers] == ["w1"]
+    options = onnxrd.Options(exclude=["w1"])
+    with pytest.raises(onnxrd.TargetError, match="quantized already"):
+        onnxrd.quantize(path, tmp_path / "none.onnx", clusters=4, options=options)
 
 
 def test_a_weight_that_is_an_output(tmp_path):
