@@ -54,24 +54,44 @@ def _function_body(trace: Trace, node: ir.Node) -> ir.Function | None:
     for name, attribute in schema.attributes.items():
         if attribute.default_value.type and name not in node.attributes:
             node.attributes.add(ir.serde.deserialize_attribute(attribute.default_value))
-    proto = onnx.FunctionProto()
-    if schema.has_function:
-        text = schema.get_function_with_opset_version(trace.opset)
-    else:
-        types = [_type(trace, value) for value in node.inputs]
-        serialised = ir.to_proto(node).SerializeToString()
-        text = schema.get_context_dependent_function_with_opset_version(
-            trace.opset, serialised, types
-        )
-    proto.ParseFromString(text)
-    if not proto.node:  # not for these types or attributes
+    proto = _body_proto(trace, node, schema)
+    if proto is None:
         return None
-    made = {name for inner in proto.node for name in inner.output}
-    while proto.output and proto.output[-1] not in made:
-        proto.output.pop()
+    _deliver_all(proto, node)
     del proto.opset_import[:]
     proto.opset_import.append(onnx.helper.make_opsetid("", trace.opset))
     return ir.serde.deserialize_function(proto)
+
+
+def _body_proto(trace: Trace, node: ir.Node, schema: Any) -> onnx.FunctionProto | None:
+    """The newest body of a schema for these types; None if it has none for them.
+
+    A body is not given for an opset in which an operator that it uses has changed, even where that
+    makes no difference; then an older one serves.
+    """
+    types = [_type(trace, value) for value in node.inputs]
+    serialised = ir.to_proto(node).SerializeToString()
+    for opset in range(trace.opset, schema.since_version - 1, -1):
+        proto = onnx.FunctionProto()
+        proto.ParseFromString(
+            schema.get_function_with_opset_version(opset)
+            if schema.has_function
+            else schema.get_context_dependent_function_with_opset_version(opset, serialised, types)
+        )
+        if proto.node:
+            return proto
+    return None
+
+
+def _deliver_all(proto: onnx.FunctionProto, node: ir.Node) -> None:
+    """A body may leave out what the node does not ask for: nothing stands for it, with a name."""
+    del proto.output[len(node.outputs) :]
+    for value in node.outputs:
+        value.name = value.name or f"{node.outputs[0].name}/unused{value.index()}"
+    made = {name for inner in proto.node for name in inner.output}
+    nothing = onnx.helper.make_tensor("nothing", onnx.TensorProto.FLOAT, [0], [])
+    for name in set(proto.output) - made:
+        proto.node.append(onnx.helper.make_node("Constant", [], [name], value=nothing))
 
 
 def _type(trace: Trace, value: ir.Value | None) -> bytes:

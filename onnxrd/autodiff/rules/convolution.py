@@ -157,12 +157,12 @@ def window_products(
     n, a, *places = rows_shape
     b, taps, area = shape[1], int(np.prod(view.kernel)), int(np.prod(places))
     left = t.reshape(rows, (n, group, a // group, area))
-    windows = t.reshape(_windows(t, image, b, view), (n, group, b // group * taps, area))
-    product = t.op("MatMul", left, t.transpose(windows, (0, 1, 3, 2)))
+    right = t.reshape(windows(t, image, b, view), (n, group, b // group * taps, area))
+    product = t.op("MatMul", left, t.transpose(right, (0, 1, 3, 2)))
     return t.reshape(product, (n, a, b // group, *view.kernel))
 
 
-def _windows(t: Tape, image: ir.Value, channels: int, view: Window) -> ir.Value:
+def windows(t: Tape, image: ir.Value, channels: int, view: Window) -> ir.Value:
     """[N, C·k, *places]: the windows of an image, by a convolution with one-hot kernels."""
     if view.is_point:
         return image

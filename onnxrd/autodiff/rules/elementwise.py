@@ -59,22 +59,34 @@ def _extreme(t: Tape, node: ir.Node, slot: int, dy: Term) -> Term:
 
 
 def _clip(t: Tape, node: ir.Node, slot: int, dy: Term) -> Term:
-    """To x strictly between the bounds, else to the bound; bounds were attributes before 11."""
-    x, low, high = _input(t, node, 0).value, _bound(t, node, 1, "min"), _bound(t, node, 2, "max")
-    inside = [t.op("Greater", x, low)] if low is not None else []
-    inside += [t.op("Less", x, high)] if high is not None else []
-    if slot:
-        return dy * Term(t, t.mask(t.op("Not", inside[0 if slot == 1 else -1])))
+    """y = min(max(x, low), high), each bound maybe absent; they were attributes before opset 11."""
+    x, low, high = _input(t, node, 0), _bound(t, node, 1, "min"), _bound(t, node, 2, "max")
+    if slot == 2 and high is not None:
+        lifted = x if low is None else x.op("Max", low)
+        return dy * (1 - (lifted < high))
+    if slot == 1 and low is not None:
+        raised = dy * (1 - (x > low))
+        return raised if high is None else raised * (low < high)
+    inside = [x.op("Greater", low)] if low is not None else []
+    inside += [x.op("Less", high)] if high is not None else []
     if not inside:
         return dy
-    return dy * Term(t, t.mask(inside[0] if len(inside) == 1 else t.op("And", *inside)))
+    both = inside[0] if len(inside) == 1 else inside[0].op("And", inside[1])
+    return dy * Term(t, t.mask(both.value))
 
 
-def _bound(t: Tape, node: ir.Node, slot: int, attribute: str) -> ir.Value | float | None:
+def _bound(t: Tape, node: ir.Node, slot: int, attribute: str) -> Term | None:
     if attribute in node.attributes:
-        return get_float(node, attribute, 0.0)
+        return Term(t, t.const(get_float(node, attribute, 0.0)))
     present = len(node.inputs) > slot and node.inputs[slot] is not None
-    return _input(t, node, slot).value if present else None
+    return _input(t, node, slot) if present else None
+
+
+def _mod(t: Tape, node: ir.Node, slot: int, dy: Term) -> Term:
+    """y = a − b n with a whole number n, which moves in steps."""
+    if slot == 0:
+        return dy
+    return dy * ((_output(t, node) - _input(t, node, 0)) / _input(t, node, 1))
 
 
 PRODUCTS: dict[str, Product] = {
@@ -88,6 +100,7 @@ PRODUCTS: dict[str, Product] = {
     "Clip": _clip,
     "Sum": lambda t, node, slot, dy: dy,
     "Mean": lambda t, node, slot, dy: dy * (1.0 / len(node.inputs)),
+    "Mod": _mod,
     "Max": _extreme,
     "Min": _extreme,
 }
@@ -123,7 +136,11 @@ def _per_sample(slot: int) -> Callable[[Tape, ir.Node, ir.Value], ir.Value]:
     return rule
 
 
-_WEIGHTS = [(operator, slot) for operator in ("Add", "Sub", "Mul", "Div") for slot in (0, 1)]
+_WEIGHTS = [
+    (operator, slot)
+    for operator in ("Add", "Sub", "Mul", "Div", "Sum", "Max", "Min", "Pow")
+    for slot in (0, 1)
+]
 _WEIGHTS += [("PRelu", 1), ("Where", 1), ("Where", 2)]
 PER_SAMPLE.update({("", operator, slot): _per_sample(slot) for operator, slot in _WEIGHTS})
 

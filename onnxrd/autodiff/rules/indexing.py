@@ -10,6 +10,7 @@ from onnxrd.autodiff.attributes import get_int, get_string
 from onnxrd.autodiff.registry import Cotangents, NoRuleError, per_sample, reverse, squares
 from onnxrd.autodiff.rules.along import transposed_selection
 from onnxrd.autodiff.tape import Tape
+from onnxrd.autodiff.terms import Term
 
 
 @reverse("Gather")
@@ -133,10 +134,11 @@ def _scatter(
     (dy,), (_, index, updates) = dys, node.inputs
     assert dy is not None and index is not None and updates is not None
     reduction = get_string(node, "reduction", "none")
-    if reduction not in ("none", "add"):
-        raise NoRuleError(f"reduction {reduction!r}")
     nd = node.op_type == "ScatterND"
     axis = None if nd else get_int(node, "axis", 0)
+    gather = "GatherND" if nd else "GatherElements"
+    if reduction not in ("none", "add"):
+        return _reduced(t, node, dy, gather, axis)
     result = {}
     if 0 in wanted and reduction == "none":
         zeros = t.zeros(t.shape(updates))
@@ -145,6 +147,45 @@ def _scatter(
     elif 0 in wanted:
         result[0] = dy
     if 2 in wanted:
-        gather = "GatherND" if nd else "GatherElements"
         result[2] = t.op(gather, dy, t.primal(index), axis=axis)
     return result
+
+
+def _reduced(t: Tape, node: ir.Node, dy: ir.Value, gather: str, axis: int | None) -> Cotangents:
+    """Products: dy · y without one's own factor.  Extremes: dy to whichever is equal to y."""
+    x, index, updates = (Term(t, t.primal(v)) for v in node.inputs if v is not None)
+    y = Term(t, t.primal(node.outputs[0]))
+    there, y_there = (Term(t, v).op(gather, index, axis=axis) for v in (dy, y.value))
+    if get_string(node, "reduction", "") != "mul":
+        hit, hit_there = x.equals(y), updates.equals(y_there)
+        return {0: (Term(t, dy) * hit).value, 2: (there * hit_there).value}
+    attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+    ones = Term(t, t.op("Expand", 1.0, t.ints(t.shape(node.outputs[0]))))
+    factors = ones.op(node.op_type, index, updates, **attributes)
+    return {0: (Term(t, dy) * factors).value, 2: (there * y_there / updates).value}
+
+
+@reverse("OneHot")
+def _one_hot(
+    t: Tape, node: ir.Node, dys: Sequence[ir.Value | None], wanted: frozenset[int]
+) -> Cotangents:
+    """The two values, off and on, get what arrives where they stand."""
+    (dy,), (index, depth, _) = dys, node.inputs
+    assert dy is not None and index is not None and depth is not None
+    levels = np.array([0, 1], t.dtype)
+    axis = get_int(node, "axis", -1)
+    hot = Term(t, t.op("OneHot", t.primal(index), t.primal(depth), levels, axis=axis))
+    axes = list(range(t.rank(node.outputs[0])))
+    parts = [t.reshape((Term(t, dy) * mask).sum(axes).value, (1,)) for mask in (1 - hot, hot)]
+    return {2: t.op("Concat", *parts, axis=0)}
+
+
+@reverse("MaxUnpool")
+def _max_unpool(
+    t: Tape, node: ir.Node, dys: Sequence[ir.Value | None], wanted: frozenset[int]
+) -> Cotangents:
+    """Each entry was put where its index says, counted over the whole output."""
+    (dy,), (x, index, *_) = dys, node.inputs
+    assert dy is not None and x is not None and index is not None
+    chosen = t.reshape(t.primal(index), (-1,))
+    return {0: t.reshape(t.op("Gather", t.reshape(dy, (-1,)), chosen), t.shape(x))}

@@ -162,9 +162,10 @@ def _blocks(
     (dy,), x = dys, node.inputs[0]
     assert dy is not None and x is not None
     block = get_int(node, "blocksize", 1)
+    mode = get_string(node, "mode", "DCR")
     if node.op_type == "SpaceToDepth":
-        return {0: t.op("DepthToSpace", dy, blocksize=block)}
-    if get_string(node, "mode", "DCR") == "DCR":
+        return {0: t.op("DepthToSpace", dy, blocksize=block, mode=mode)}
+    if mode == "DCR":
         return {0: t.op("SpaceToDepth", dy, blocksize=block)}
     n, c, h, w = t.shape(x)
     dy = t.reshape(dy, (n, c // block**2, h, block, w, block))

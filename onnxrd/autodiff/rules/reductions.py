@@ -88,6 +88,19 @@ def _cum_sum(
     return {0: t.op("CumSum", dy, t.primal(axis), exclusive=exclusive, reverse=1 - backwards)}
 
 
+@reverse("CumProd")
+def _cum_prod(
+    t: Tape, node: ir.Node, dys: Sequence[ir.Value | None], wanted: frozenset[int]
+) -> Cotangents:
+    """dx = (the cumulative sum of dy y from the other end) / x, for entries that are not zero."""
+    (dy,), axis = dys, node.inputs[1]
+    assert dy is not None and axis is not None
+    exclusive, backwards = get_int(node, "exclusive", 0), get_int(node, "reverse", 0)
+    products = Term(t, dy) * Term(t, t.primal(node.outputs[0]))
+    sums = products.op("CumSum", t.primal(axis), exclusive=exclusive, reverse=1 - backwards)
+    return {0: (sums / _x(t, node)).value}
+
+
 def _x(t: Tape, node: ir.Node) -> Term:
     assert node.inputs[0] is not None
     return Term(t, t.primal(node.inputs[0]))

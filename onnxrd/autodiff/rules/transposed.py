@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from onnxrd.autodiff.attributes import get_int, get_ints, get_string
-from onnxrd.autodiff.registry import Cotangents, per_sample, reverse
-from onnxrd.autodiff.rules.convolution import Window, window_products
+from onnxrd.autodiff.registry import Cotangents, NoRuleError, per_sample, reverse
+from onnxrd.autodiff.rules.convolution import Window, window, window_products, windows
 from onnxrd.autodiff.tape import Tape
 
 
@@ -82,3 +82,17 @@ def _window(t: Tape, node: ir.Node) -> Window:
         begin = less if auto_pad == "SAME_UPPER" else rest
     end = [max(0, n - y - b) for n, y, b in zip(needed, out, begin)]
     return Window(tuple(kernel), tuple(strides), tuple(dilations), tuple(begin), tuple(end))
+
+
+@reverse("Col2Im")
+def _columns(
+    t: Tape, node: ir.Node, dys: Sequence[ir.Value | None], wanted: frozenset[int]
+) -> Cotangents:
+    """Columns that were added up to an image are its windows."""
+    (dy,), (x, *_) = dys, node.inputs
+    assert dy is not None and x is not None
+    kernel = t.constant(node.inputs[2])
+    if kernel is None:
+        raise NoRuleError("blocks computed from the data")
+    view = window(node, t.shape(node.outputs[0])[2:], kernel.tolist(), ())
+    return {0: t.reshape(windows(t, dy, t.shape(node.outputs[0])[1], view), t.shape(x))}

@@ -1,6 +1,6 @@
 """Convolutions and transposed convolutions."""
 
-from tests.autodiff.cases.case import Case, normal
+from tests.autodiff.cases.case import Case, ints, normal
 
 
 def _conv(x, w, bias=True, opset=17, **attributes):
@@ -67,5 +67,12 @@ CASES = [
     _transposed((3, 4, 5, 4), (4, 3, 3, 3), strides=[2, 2], output_shape=[10, 8]),
     _transposed((3, 4, 5, 4), (4, 3, 1, 1)),
     _transposed((3, 4, 6), (4, 3, 5), strides=[3], pads=[1, 2]),
+    Case("Col2Im", (normal(2, 12, 4), ints(4, 5), ints(2, 2)), {"strides": [2, 2]}, opset=18),
+    Case(
+        "Col2Im",
+        (normal(2, 12, 9), ints(4, 5), ints(2, 3)),
+        {"pads": [0, 1, 0, 1], "dilations": [1, 2]},
+        opset=18,
+    ),
     _transposed((3, 2, 3, 4, 2), (2, 3, 2, 2, 2), strides=[2, 2, 2]),
 ]

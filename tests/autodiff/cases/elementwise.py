@@ -40,4 +40,11 @@ CASES += [
     Case("Clip", (X, None, scalar(1.2))),
     Case("Clip", (X, scalar(-0.5))),
     Case("Clip", (X,)),
+    Case("Clip", (X, scalar(0.5), scalar(0.2))),
+    Case("Mod", (X, _ROW), {"fmod": 1}),
+    Case("Mod", (X, scalar(0.7)), {"fmod": 1}, opset=10),
+    *(Case(op, (X, _ROW), weights=(1,)) for op in ("Sum", "Max", "Min")),
+    *(Case(op, (_ROW, X), weights=(0,), samples_in=1) for op in ("Sum", "Max", "Min")),
+    Case("Pow", (X + 3, _ROW), weights=(1,)),
+    Case("Pow", (_ROW, X), weights=(0,), samples_in=1),
 ]

@@ -29,5 +29,11 @@ CASES = [
     Case("Einsum", (normal(3, 2, 6, 7), normal(3, 7, 2, 4)), {"equation": "bhij,bjhd->bihd"}),
     Case("Einsum", (normal(3, 6, 4), normal(6)), {"equation": "ntc,t->n"}),
     Case("Einsum", (normal(3, 6, 4),), {"equation": "ntc->tn"}),
+    Case("Einsum", (normal(3, 6, 4), _W), {"equation": "...c,cd->...d"}, weights=(1,)),
+    Case("Einsum", (normal(3, 2, 4), normal(3, 4, 2)), {"equation": "...ij,...jk"}),
+    Case("Einsum", (normal(3, 4, 4),), {"equation": "...ii->...i"}),
+    Case("Einsum", (normal(4, 4), normal(3)), {"equation": "ii,k->k"}),
+    Case("Einsum", (normal(4), normal(4)), {"equation": "i,i"}),
+    Case("Einsum", (normal(3, 4),), {"equation": "ij->"}),
     Case("Einsum", (normal(3, 4), normal(4, 5), normal(5)), {"equation": "nc,cd,d->n"}),
 ]

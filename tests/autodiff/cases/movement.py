@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.autodiff.cases.case import Case, X, ints, normal, scalar, spaced
+from tests.autodiff.cases.case import Case, X, floats, ints, normal, scalar, spaced
 
 _PLANE, _ONE = spaced(3, 8, 2, 4), spaced(3, 1, 4)
 _SPLIT = {"outputs": 2, "differentiated": (0, 1)}
@@ -45,6 +45,7 @@ CASES = [
     *(Case("DepthToSpace", (_PLANE,), {"blocksize": 2}, opset=o) for o in (7, 13)),
     Case("DepthToSpace", (_PLANE,), {"blocksize": 2, "mode": "CRD"}, opset=11),
     Case("SpaceToDepth", (_PLANE,), {"blocksize": 2}),
+    Case("SpaceToDepth", (_PLANE,), {"blocksize": 2, "mode": "CRD"}, opset=28),
     Case("Trilu", (spaced(3, 4, 5),)),
     Case("Trilu", (spaced(3, 4, 5), ints(1).reshape(())), {"upper": 0}),
     Case("ReverseSequence", (spaced(4, 3, 2), ints(4, 2, 1))),
@@ -84,5 +85,22 @@ INDEXING = [
     Case("Scatter", (X, np.array([[[1], [3]]]), spaced(1, 2, 1)), {"axis": 1}, opset=9),
     Case("ScatterND", (X, _ROWS, spaced(2, 5))),
     Case("ScatterND", (X, np.array([[1], [1]]), spaced(2, 4, 5)), {"reduction": "add"}, opset=18),
+    *(
+        Case("ScatterND", (X, _ROWS, spaced(2, 5, low=0.3)), {"reduction": how}, opset=18)
+        for how in ("mul", "max", "min")
+    ),
+    Case(
+        "ScatterElements",
+        (X, np.array([[[1], [1]]]), spaced(1, 2, 1)),
+        {"reduction": "mul", "axis": 1},
+        opset=18,
+    ),
+    Case("OneHot", (ints(0, 2, 1, 5), ints(4).reshape(()), floats(-0.3, 1.2))),
+    Case("OneHot", (_ROWS, ints(3), floats(0, 1)), {"axis": 1}, opset=11),
+    Case(
+        "MaxUnpool",
+        (spaced(2, 1, 2, 2), ints(1, 6, 8, 15, 18, 20, 25, 31).reshape(2, 1, 2, 2)),
+        {"kernel_shape": [2, 2], "strides": [2, 2]},
+    ),
 ]
 CASES += INDEXING

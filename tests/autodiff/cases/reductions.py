@@ -26,4 +26,6 @@ CASES += [
     Case("CumSum", (X, _AXIS), {"reverse": 1, "exclusive": 1}, opset=14),
     Case("ReduceProd", (np.array([[1, 0, 2], [0, 3, 0], [2, 3, 4]], np.float32),), {"axes": [1]}),
     Case("ReduceL2", (normal(2, 3), ints()), opset=18),
+    Case("CumProd", (_P, _AXIS), opset=26),
+    Case("CumProd", (_P, _AXIS - 2), {"exclusive": 1, "reverse": 1}, opset=26),
 ]
