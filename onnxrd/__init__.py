@@ -5,8 +5,10 @@
 >>> print(result.ratio, result.evaluation.distortion)
 """
 
+from onnxrd.bounds import NetworkBound, bound
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
+from onnxrd.diagnosis import GoldenRules, golden_rules
 from onnxrd.errors import (
     CalibrationError,
     ImportanceError,
@@ -30,11 +32,13 @@ __all__ = [
     "CalibrationError",
     "Estimator",
     "Evaluation",
+    "GoldenRules",
     "Importance",
     "ImportanceError",
     "Layer",
     "Model",
     "ModelError",
+    "NetworkBound",
     "OnnxrdError",
     "Options",
     "Result",
@@ -42,9 +46,11 @@ __all__ = [
     "TargetError",
     "VerificationError",
     "Weight",
+    "bound",
     "evaluate",
     "find_weights",
     "fisher",
+    "golden_rules",
     "load_data",
     "load_importance",
     "load_model",

@@ -5,6 +5,7 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from onnxrd.bounds import KINDS, FileRate, NetworkBound
 from onnxrd.diagnosis import GoldenRules, LayerRules
 from onnxrd.report.tables import plain_table
 
@@ -84,3 +85,93 @@ def _worst(rules: GoldenRules) -> list[str]:
             f"{second.constraint} would have {second.excess:.3g} less distortion"
         )
     return lines
+
+
+def bound_data(result: NetworkBound) -> dict[str, Any]:
+    """What `onnxrd bound --json` prints."""
+    return {
+        "entries": result.entries,
+        "in_nats": result.in_nats,
+        "distortion_at_zero_rate": result.zero_rate,
+        "points": [{"distortion": p.distortion, "bits": p.bits} for p in result.points],
+        "layers": [
+            {
+                "name": weight.name,
+                "entries": weight.size,
+                "deviation": deviation,
+                "importance": importance,
+                "bits": [
+                    dict(zip(KINDS, (float(b.bits[k]) / weight.size for b in p.bounds)))
+                    for p in result.points
+                ],
+            }
+            for k, (weight, deviation, importance) in enumerate(
+                zip(result.weights, result.deviations, result.importance)
+            )
+        ],
+        "files": [_file_data(result, file) for file in result.files],
+        "curves": {
+            kind: {"distortion": curve[0].tolist(), "bits": curve[1].tolist()}
+            for kind, curve in zip(KINDS, result.curves)
+        },
+    }
+
+
+def _file_data(result: NetworkBound, file: FileRate) -> dict[str, Any]:
+    columns = zip(result.weights, file.layer_bits, file.layer_distortion)
+    return {
+        "path": file.name,
+        "distortion": file.point.distortion,
+        "bits": file.bits,
+        "whole_file_bits": file.file_bits,
+        "bound": file.point.bits,
+        "layers": [
+            {
+                "name": weight.name,
+                "bits": bits,
+                "distortion": distortion,
+                "bound": dict(
+                    zip(KINDS, (float(b.bits[k]) / weight.size for b in file.point.bounds))
+                ),
+            }
+            for k, (weight, bits, distortion) in enumerate(columns)
+        ],
+    }
+
+
+def bound_table(result: NetworkBound) -> RenderableType:
+    """What `onnxrd bound` shows: the bounds at every distortion, and files beside them."""
+    unit = "nats" if result.in_nats else "½ΣhΔ²"
+    table = plain_table(f">{unit}", *(f">bits, {kind}" for kind in KINDS))
+    for point in result.points:
+        table.add_row(f"{point.distortion:.4g}", *(f"{b:.3f}" for b in point.bits.values()))
+    parts: list[RenderableType] = [
+        Text(f"least bits per weight of {result.entries:,} weights for a distortion:"),
+        table,
+        Text(f"without a single bit: {result.zero_rate:.4g} {unit}"),
+    ]
+    for file in result.files:
+        parts += [Text(), _file_table(result, file), Text(_sentence(file, unit), style="bold")]
+    return Group(*parts)
+
+
+def _file_table(result: NetworkBound, file: FileRate) -> RenderableType:
+    table = plain_table("weight", ">entries", ">bits", ">bound", ">distortion", ">its share")
+    total = file.point.distortion
+    least = file.point.bounds[-1]
+    for k, (weight, bits, spent) in enumerate(
+        zip(result.weights, file.layer_bits, file.layer_distortion)
+    ):
+        bound = f"{least.bits[k] / weight.size:.2f}"
+        share = f"{spent / total:.1%}"
+        table.add_row(weight.name, f"{weight.size:,}", f"{bits:.2f}", bound, f"{spent:.3g}", share)
+    return table
+
+
+def _sentence(file: FileRate, unit: str) -> str:
+    least = file.point.bits
+    return (
+        f"{file.name} spends {file.bits:.2f} bits per weight ({file.file_bits:.2f} with the rest "
+        f"of the file) where the bound for its distortion, {file.point.distortion:.4g} {unit}, is "
+        f"{least['empirical']:.2f} ({least['by tensor']:.2f} if importance is known by tensor only)"
+    )

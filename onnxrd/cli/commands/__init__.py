@@ -2,7 +2,7 @@
 
 import click
 
-from onnxrd.cli.commands import evaluate, importance, inspect, prune, quantize
+from onnxrd.cli.commands import bound, evaluate, importance, inspect, prune, quantize
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -23,5 +23,6 @@ for command in (
     quantize.quantize,
     prune.prune,
     evaluate.evaluate_command,
+    bound.bound,
 ):
     onnxrd.add_command(command)
