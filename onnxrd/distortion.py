@@ -248,6 +248,24 @@ def sampled_class_seed(
     return _unrows(head, seed / (temperature * np.sqrt(rows.shape[1])), logits.shape)
 
 
+def label_seed(head: Head, logits: Array, labels: Array, temperature: float = 1.0) -> Array:
+    """Cotangents (f − e_label) / T: the gradient of a sample's cross-entropy with its labels.
+
+    Args:
+        head: a classification head.
+        logits: [N, …] at the head's source.
+        labels: N·positions numbers of classes.
+        temperature: T of f = softmax(z / T).
+
+    Returns: like `logits`, divided by the number of positions (the loss is the mean over them).
+    """
+    rows = _rows(head, logits).astype(np.float64) / temperature
+    seed = np.exp(log_softmax(rows))
+    at = labels.reshape(*rows.shape[:2], 1)
+    np.put_along_axis(seed, at, np.take_along_axis(seed, at, -1) - 1, -1)
+    return _unrows(head, seed / (temperature * rows.shape[1]), logits.shape)
+
+
 def regression_seed(head: Head, values: Array, directions: Array) -> Array:
     """Cotangents √2·ε: squared gradients then estimate 2 E[∇f ∇fᵀ], eq. (5), for D ≈ ½ Σ h Δ²."""
     return np.asarray(np.sqrt(2.0) * directions).reshape(values.shape)

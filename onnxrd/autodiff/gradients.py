@@ -161,10 +161,10 @@ def reference_squares(
     """
     total: dict[str, Array] = {}
     for n in range(len(next(iter(seeds.values())))):
-        only = {name: _only(seed, n) for name, seed in seeds.items()}
-        if not any(seed.any() for seed in only.values()):
+        one = {name: only(seed, n) for name, seed in seeds.items()}
+        if not any(seed.any() for seed in one.values()):
             continue
-        for name, square in gradients.backward(forward, only).items():
+        for name, square in gradients.backward(forward, one).items():
             total[name] = total[name] + square if name in total else square
     return total
 
@@ -199,7 +199,8 @@ def why_not_batched(
     return ""
 
 
-def _only(seed: Array, sample: int) -> Array:
+def only(seed: Array, sample: int) -> Array:
+    """Cotangents that are zero for all samples but one."""
     masked = np.zeros_like(seed)
     masked[sample] = seed[sample]
     return masked

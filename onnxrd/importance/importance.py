@@ -23,6 +23,7 @@ a ResNet-56, where less than 0.1 was worse than identity.
 """
 
 _WEIGHT = "weight:"
+_QUARTIC = "quartic:"
 _ABOUT = "about"
 
 
@@ -33,8 +34,9 @@ class Importance:
     Attributes:
         values: weight name → [*weight], every entry ≥ 0; nats per weight² (classification) or
             squared output per weight² (regression). Empty for identity: every h is 1, no unit.
+            For the objectives "gradient" and "gradient+hessian" in squared nats per weight².
         model: digest of the model it was measured on (`Model.digest`).
-        objective: "fisher" or "identity".
+        objective: "fisher", "identity", or with labels "gradient", "hessian", "gradient+hessian".
         task: what the distortion is: "classification", "regression", or both, joined by "+".
         estimator: "rademacher", "exact" or "sampled"; "" for identity.
         probes: reverse passes a sample.
@@ -50,6 +52,10 @@ class Importance:
             operator in the way.
         grouped: weights of which only sums over groups were measured, with equal shares for the
             members of a group: name → "channel" or "tensor".
+        quartic: for "gradient+hessian" q of D ≈ ½ Σ_i h_i Δ_i² + ¼ q_i Δ_i⁴, of the form of
+            `values`; squared nats per weight⁴.
+        gauss_newton: weights that outputs are not piecewise linear in, so that the Gauss–Newton
+            diagonal stands in for that of the Hessian: name → the operator that is curved.
     """
 
     values: Mapping[str, Array]
@@ -67,9 +73,11 @@ class Importance:
     method: str = "autodiff"
     fallbacks: Mapping[str, str] = field(default_factory=dict)
     grouped: Mapping[str, str] = field(default_factory=dict)
+    quartic: Mapping[str, Array] = field(default_factory=dict)
+    gauss_newton: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, value in self.values.items():
+        for name, value in (*self.values.items(), *self.quartic.items()):
             if value.dtype.kind != "f" or not np.isfinite(value).all() or (value < 0).any():
                 raise ImportanceError(
                     f"the importance of weight {name!r} is not all finite numbers >= 0. "
@@ -78,8 +86,8 @@ class Importance:
 
     @property
     def in_nats(self) -> bool:
-        """Whether ½ Σ h Δ² predicts the distortion (identity importance predicts nothing)."""
-        return self.objective != "identity"
+        """Whether ½ Σ h Δ² predicts the distortion."""
+        return self.objective in ("fisher", "hessian")
 
     def check_model(self, model: Model) -> None:
         """Check that it was measured on this model.
@@ -103,10 +111,16 @@ class Importance:
             ImportanceError: no importance for a weight of this name and shape.
         """
         measured = self.measured(name, shape)
-        mean = float(measured.mean(dtype=np.float64))
         if self.objective == "identity":
             return measured
-        return measured + np.float32(self.damping * mean) if mean > 0 else np.ones_like(measured)
+        return self._on_top(measured) if measured.any() else np.ones_like(measured)
+
+    def damped_quartic(self, name: str) -> Array | None:
+        """q of one weight, damped like h; None if the objective has no such term."""
+        return self._on_top(self.quartic[name]) if self.quartic else None
+
+    def _on_top(self, measured: Array) -> Array:
+        return measured + np.float32(self.damping * float(measured.mean(dtype=np.float64)))
 
     def measured(self, name: str, shape: tuple[int, ...]) -> Array:
         """Importance of one weight as it was measured, to predict distortion with.
@@ -121,16 +135,18 @@ class Importance:
         return self.values[name]
 
     def save(self, path: Path, *, never: tuple[Path, ...] = ()) -> None:
-        """Write an npz: `weight:NAME` per weight, and `about`, the other attributes as JSON."""
+        """Write an npz: `weight:NAME` and `quartic:NAME`, and `about`, all else as JSON."""
         with atomic_output(path, never=never) as temporary, temporary.open("wb") as stream:
             arrays = {_WEIGHT + name: value for name, value in self.values.items()}
+            arrays |= {_QUARTIC + name: value for name, value in self.quartic.items()}
             np.savez(
                 stream, allow_pickle=False, **{_ABOUT: np.array(json.dumps(self.about()))}, **arrays
             )
 
     def about(self) -> dict[str, Any]:
-        """All attributes but the values, as plain data."""
-        shallow = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "values"}
+        """All attributes but the arrays, as plain data."""
+        arrays = ("values", "quartic")
+        shallow = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in arrays}
         return {k: dict(v) if isinstance(v, Mapping) else v for k, v in shallow.items()}
 
     def how(self, name: str) -> str:
@@ -141,6 +157,8 @@ class Importance:
         group = shares.get(self.grouped.get(name, ""), "")
         if name in self.fallbacks:
             return f"finite differences{group}: {self.fallbacks[name]}"
+        if name in self.gauss_newton:
+            return f"Gauss–Newton for the Hessian: {self.gauss_newton[name]} is curved"
         return self.method.replace("-", " ") + group
 
 
@@ -153,8 +171,11 @@ def load_importance(path: Path, model: Model) -> Importance:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             about = json.loads(str(archive[_ABOUT]))
-            values = {k.removeprefix(_WEIGHT): archive[k] for k in archive.files if k != _ABOUT}
-        importance = Importance(values, **about)
+            values, quartic = (
+                {k.removeprefix(kind): archive[k] for k in archive.files if k.startswith(kind)}
+                for kind in (_WEIGHT, _QUARTIC)
+            )
+        importance = Importance(values, quartic=quartic, **about)
     except FileNotFoundError as error:
         raise ImportanceError(f"{path}: no such file.") from error
     except ImportanceError as error:

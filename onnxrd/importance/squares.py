@@ -2,15 +2,17 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.autodiff.engine import Mode
 from onnxrd.autodiff.gradients import (
+    Forward,
     Gradients,
     batched_squares,
+    only,
     reference_squares,
     why_not_batched,
 )
@@ -20,16 +22,11 @@ from onnxrd.errors import ImportanceError, ModelError
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, Runtime
 from onnxrd.graph.weights import find_weights
+from onnxrd.importance.batching import batch_size, masked, padded, repeated
 from onnxrd.progress import Track
 
 Array = NDArray[np.float32]
 log = logging.getLogger(__name__)
-
-LARGEST_BATCH = 16
-"""Larger ones are slower: what one operator hands to the next no longer fits into the caches."""
-
-MEMORY = 1 << 29
-"""Bytes that one batch's intermediate values may take, roughly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +36,12 @@ class Pass:
     Attributes:
         seeds: [N, …] cotangents, by name of the value that they start at.
         factor: what the squared gradients are multiplied with.
+        draw: which independent estimate the pass is a part of.
     """
 
     seeds: Mapping[str, Array]
     factor: float
+    draw: int = 0
 
 
 PassesOf = Callable[[Mapping[str, Array], Batch, int], Iterable[Pass]]
@@ -100,6 +99,7 @@ class Squares:
         self._size, why = self._choose_path(model, every.trace(probe.feeds), batched)
         every.release()
         self._batched = not why
+        self._fixed = next((n for spec in model.inputs if (n := spec.fixed_batch)), None)
         self.path = f"one sample at a time: {why}" if why else "batched"
 
     def mean(self, track: Track, what: str = "importance") -> dict[str, Array]:
@@ -108,25 +108,87 @@ class Squares:
         Raises:
             ImportanceError: no weight has a derivative, or a gradient is not finite.
         """
+        rows = self._data.sample_axis
+        squares = batched_squares if self._batched or not rows else reference_squares
+        totals: dict[str, Array] = {}
+        for batch, forward, passes in self._runs(track, what):
+            for one in passes:
+                seeds = one.seeds
+                if rows:
+                    seeds = {name: masked(seed, batch.size) for name, seed in seeds.items()}
+                _add(totals, squares(self._gradients, forward, seeds), one.factor)
+        return self._finished(totals)
+
+    def mean_of_squares(self, track: Track, what: str = "importance") -> dict[str, Array]:
+        """E_n [(Σ over passes of factor · (per-sample gradient)²)²], for every weight.
+
+        The square of a random estimate is too large by its variance; the product of two has no
+        bias: of even draws and odd ones, where there are several.
+
+        Raises:
+            ImportanceError: no weight has a derivative, or a gradient is not finite.
+        """
+        totals: dict[str, Array] = {}
+        for batch, forward, passes in self._runs(track, what):
+            halves = _halves(list(passes))
+            for n in range(batch.size):
+                found = self._of_sample(batch, n, forward, halves)
+                _add(totals, {name: found[0][name] * found[-1][name] for name in found[0]}, 1.0)
+        return self._finished(totals)
+
+    def _runs(self, track: Track, what: str) -> Iterator[tuple[Batch, Forward, Iterable[Pass]]]:
+        """Every batch, filled up so that no other shapes come up, with what goes backwards."""
         if not self.reachable:
             raise ImportanceError(
                 f"no weight has a derivative: {next(iter(self.blocked.values()))}. "
                 "Identity importance needs none."
             )
-        mode: Mode = "squares" if self._batched else "squared gradient"
-        rows = self._data.sample_axis
-        squares = batched_squares if self._batched or not rows else reference_squares
-        totals: dict[str, Array] = {}
         done = 0
-        for batch in track(self._batches(), what, -(-self._data.samples // self._size)):
-            forward = self._gradients.forward(mode, batch.feeds)
-            for one in self._passes_of(forward.sources, batch, done):
-                seeds = one.seeds
-                if rows:
-                    seeds = {name: _masked(seed, batch.size) for name, seed in seeds.items()}
-                _add(totals, squares(self._gradients, forward, seeds), one.factor)
+        for batch in track(
+            self._data.batches(self._size), what, -(-self._data.samples // self._size)
+        ):
+            full = padded(batch, self._size) if self._batched else batch
+            forward = self._gradients.forward(self._mode, full.feeds)
+            yield full, forward, self._passes_of(forward.sources, full, done)
             done += batch.size
-        return self._finished(totals)
+
+    @property
+    def _mode(self) -> Mode:
+        return "squares" if self._batched else "squared gradient"
+
+    def _of_sample(
+        self, batch: Batch, n: int, forward: Forward, groups: Sequence[Sequence[Pass]]
+    ) -> list[dict[str, Array]]:
+        """For each group Σ over its passes of factor · (gradient of sample n)²."""
+        if not self._batched:
+            rows = self._data.sample_axis
+            return [self._one_at_a_time(forward, n if rows else None, group) for group in groups]
+        size = self._fixed or min(self._size, max(len(group) for group in groups))
+        forward = self._gradients.forward("squares", repeated(batch, n, size))
+        return [self._all_at_once(forward, n, group, size) for group in groups]
+
+    def _one_at_a_time(
+        self, forward: Forward, n: int | None, passes: Sequence[Pass]
+    ) -> dict[str, Array]:
+        totals: dict[str, Array] = {}
+        for one in passes:
+            seeds = one.seeds
+            if n is not None:
+                seeds = {name: only(seed, n) for name, seed in seeds.items()}
+            _add(totals, self._gradients.backward(forward, seeds), one.factor)
+        return totals
+
+    def _all_at_once(
+        self, forward: Forward, n: int, passes: Sequence[Pass], size: int
+    ) -> dict[str, Array]:
+        """A batch that is one sample again and again, each time with the seeds of another pass."""
+        totals: dict[str, Array] = {}
+        for sign in (1.0, -1.0):
+            chosen = [one for one in passes if sign * one.factor > 0]
+            for start in range(0, len(chosen), size):
+                seeds = _rows(chosen[start : start + size], n, size)
+                _add(totals, batched_squares(self._gradients, forward, seeds), sign)
+        return totals
 
     def _finished(self, totals: Mapping[str, Array]) -> dict[str, Array]:
         """Means over the samples; a weight without a derivative gets the mean of all others."""
@@ -138,14 +200,9 @@ class Squares:
             name: np.full(self._shapes[name], mean, np.float32) for name in self.blocked
         }
 
-    def _batches(self) -> Iterator[Batch]:
-        """All samples, filled up to batches of one size, so that no other shapes come up."""
-        for batch in self._data.batches(self._size):
-            yield _padded(batch, self._size) if self._batched else batch
-
     def _choose_path(self, model: Model, trace: Trace, batched: bool) -> tuple[int, str]:
         """(batch size, why not batched): the batched path is used only if it agrees."""
-        fixed = {spec.shape[0] for spec in model.inputs if spec.shape}
+        fixed = {n for spec in model.inputs if (n := spec.fixed_batch)}
         if not self._data.sample_axis:
             return 1, "the data have no sample axis"
         if not batched:
@@ -162,8 +219,7 @@ class Squares:
         log.info("batched path: %s", why or "agrees with one sample at a time")
         if why:
             return 1, why
-        largest = min(_batch_size(trace), self._data.samples)
-        return next((n for n in fixed if isinstance(n, int)), largest), ""
+        return next(iter(fixed), min(batch_size(trace), self._data.samples)), ""
 
     def _check(self, pair: Batch) -> str:
         forward = self._gradients.forward("squared gradient", pair.feeds)
@@ -171,7 +227,7 @@ class Squares:
         return why_not_batched(
             self._gradients,
             pair.feeds,
-            {name: _masked(seed, pair.size) for name, seed in first.seeds.items()},
+            {name: masked(seed, pair.size) for name, seed in first.seeds.items()},
         )
 
 
@@ -181,31 +237,27 @@ def _add(totals: dict[str, Array], squares: Mapping[str, Array], factor: float) 
         totals[name] = totals[name] + scaled if name in totals else scaled
 
 
-def _masked(seed: Array, real: int) -> Array:
-    """Cotangents that are zero for the samples that only fill the batch."""
-    return seed if len(seed) == real else np.concatenate([seed[:real], 0 * seed[real:]])
+def _halves(passes: Sequence[Pass]) -> list[list[Pass]]:
+    """Passes of even and odd draws, each half made to stand for all; one list for a single draw."""
+    draws = len({one.draw for one in passes})
+    if draws == 1:
+        return [list(passes)]
+    halves = [[one for one in passes if one.draw % 2 == odd] for odd in (0, 1)]
+    counts = (draws - draws // 2, draws // 2)
+    return [
+        [replace(one, factor=one.factor * draws / count) for one in half]
+        for half, count in zip(halves, counts)
+    ]
 
 
-def _padded(batch: Batch, size: int) -> Batch:
-    """Repeat the last sample up to the full size."""
-    missing = size - batch.size
-    if missing <= 0:
-        return batch
-    feeds = {
-        name: np.concatenate([feed, np.repeat(feed[-1:], missing, axis=0)])
-        if len(feed) == batch.size
-        else feed
-        for name, feed in batch.feeds.items()
-    }
-    return Batch(feeds, batch.labels, batch.size)
-
-
-def _batch_size(trace: Trace) -> int:
-    """Samples whose activations, windows and gradients fit in the memory set aside."""
-    activations = [int(np.prod(s)) for v, s in trace.shapes.items() if not v.is_initializer()]
-    weights = [int(np.prod(s)) for v, s in trace.shapes.items() if v.is_initializer()]
-    nbytes = 4 * (3 * sum(activations) + 16 * max(activations) + 2 * max(weights, default=0))
-    return int(np.clip(MEMORY // nbytes, 1, LARGEST_BATCH))
+def _rows(passes: Sequence[Pass], n: int, size: int) -> dict[str, Array]:
+    """[size, …] cotangents of one sample, a row for each pass, scaled; the last rows are zero."""
+    rows = {}
+    for name, first in passes[0].seeds.items():
+        rows[name] = np.zeros((size, *first.shape[1:]))
+        for k, one in enumerate(passes):
+            rows[name][k] = one.seeds[name][n] * abs(one.factor) ** 0.5
+    return rows
 
 
 def _check_finite(values: Mapping[str, Array]) -> None:

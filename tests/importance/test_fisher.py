@@ -102,7 +102,7 @@ def test_samples_that_fill_up_the_last_batch_do_not_count(tmp_path, monkeypatch)
     path = networks.mlp(tmp_path / "m.onnx")
     data = networks.data(tmp_path / "d.npz", samples=13)
     whole = measure((path, data))
-    monkeypatch.setattr("onnxrd.importance.squares.LARGEST_BATCH", 5)
+    monkeypatch.setattr("onnxrd.importance.batching.LARGEST_BATCH", 5)
     parts = measure((path, data))
     for name, values in whole.values.items():
         np.testing.assert_allclose(parts.values[name], values, rtol=1e-4, atol=1e-9)
