@@ -11,7 +11,7 @@ from onnxrd.graph.session import DEFAULT, Runtime
 from onnxrd.importance import Estimator
 from onnxrd.progress import Track, silent
 
-Objective = Literal["fisher", "regression", "identity"]
+Objective = Literal["fisher", "regression", "gradient", "hessian", "gradient+hessian", "identity"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,8 @@ class Options:
 
     Attributes:
         objective: "fisher" (for the task that the graph shows), "regression" (Fisher with squared
-            error whatever the graph shows), or "identity" (the baseline: all weights alike).
+            error whatever the graph shows), "gradient", "hessian" or "gradient+hessian" (of the
+            loss, which takes labels), or "identity" (the baseline: all weights alike).
         estimator: of the sum over classes or outputs.
         damping: of importance, see `Importance.damped`; None for the one it was measured with.
         task: overrides what the end of the graph says, for all outputs or by name.

@@ -26,7 +26,7 @@ from onnxrd.errors import CalibrationError, ModelError, SettingError, TargetErro
 from onnxrd.evaluation import count_parameters, evaluate, example_feeds, verify
 from onnxrd.graph.model import Model, atomic_output, load, save, scratch
 from onnxrd.graph.weights import QUANTIZED, Weight, find_weights
-from onnxrd.importance import Importance, fisher, identity, load_importance
+from onnxrd.importance import Importance, fisher, identity, load_importance, supervised
 from onnxrd.options import Options
 from onnxrd.quantizers import Codebook, Quantized
 from onnxrd.report.result import Layer, Result
@@ -71,10 +71,8 @@ def quantize(
     def quantizer(weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
         for weight in weights:
             array, cost = weight.array(), h.damped(weight.name, weight.shape)
-            if keep == 1:
-                yield quantizers.weighted_kmeans(array, cost, clusters)
-            else:
-                yield quantizers.prune_and_quantize(array, cost, keep, clusters)
+            quartic = h.damped_quartic(weight.name) if h.quartic else None
+            yield quantizers.prune_and_quantize(array, cost, keep, clusters, quartic)
 
     return _compress(model, output, quantizer, data, importance, options or Options())
 
@@ -108,7 +106,8 @@ def prune(
     def quantizer(weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
         arrays = {w.name: w.array() for w in weights}
         costs = {w.name: h.damped(w.name, w.shape) for w in weights}
-        pruned = quantizers.prune(arrays, costs, keep, scope=scope)
+        quartic = {name: h.damped_quartic(name) for name in h.quartic}
+        pruned = quantizers.prune(arrays, costs, keep, scope=scope, quartic=quartic or None)
         yield from (pruned[w.name] for w in weights)
 
     return _compress(model, output, quantizer, data, importance, options or Options())
@@ -124,14 +123,19 @@ def measure_importance(model: Model, data: Calibration | None, options: Options)
         return identity(model)
     if data is None:
         raise CalibrationError("importance is measured on data: give --data.")
-    measured = fisher(
-        model,
-        data,
-        estimator=options.estimator,
-        task=regression(options.task) if options.objective == "regression" else options.task,
-        runtime=options.runtime,
-        track=options.track,
+    objective, estimator, runtime, track = (
+        options.objective,
+        options.estimator,
+        options.runtime,
+        options.track,
     )
+    task = regression(options.task) if objective == "regression" else options.task
+    if objective == "fisher" or objective == "regression":
+        measured = fisher(model, data, estimator=estimator, task=task, runtime=runtime, track=track)
+    else:
+        measured = supervised(
+            model, data, objective, estimator=estimator, task=task, runtime=runtime, track=track
+        )
     return measured if options.damping is None else replace(measured, damping=options.damping)
 
 
@@ -313,7 +317,9 @@ def _layer(job: _Job, weight: Weight, quantized: Quantized, fragment: encodings.
         fragment.encoding,
         fragment.nbytes,
         8 * fragment.nbytes / weight.size,
-        quantizers.weighted_distortion(weight.array(), approximation, h),
+        quantizers.weighted_distortion(
+            weight.array(), approximation, h, job.importance.quartic.get(weight.name)
+        ),
         job.importance.proxies.get(weight.name, ""),
     )
 

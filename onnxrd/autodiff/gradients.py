@@ -37,11 +37,13 @@ class Forward:
         sources: arrays at the heads' sources, by name.
         key: which specialised pair of sessions ran.
         taps: values in onnxruntime's memory, by input name of the reverse pass.
+        feeds: what was fed; a tap that is an input of the network lies in its memory.
     """
 
     sources: Mapping[str, Array]
     key: tuple[Any, ...]
     taps: Mapping[str, Any]
+    feeds: Mapping[str, Array]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,11 +112,13 @@ class Gradients:
             passes = self._reverse_pass(trace, mode, feeds)
             self._specialised[key] = self._specialise(trace, passes)
         pair = self._specialised[key]
+        feeds = {name: np.ascontiguousarray(feed) for name, feed in feeds.items()}
         values = pair.forward.run_values(feeds)
         return Forward(
             {name: values[name].numpy() for name in self._sources},
             key,
             {f"tap:{v.name}": values[str(v.name)] for v in pair.passes.taps},
+            feeds,
         )
 
     def backward(self, forward: Forward, seeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
@@ -11,7 +11,7 @@ from onnxrd.cli.console import progress_bar
 from onnxrd.encodings import ENCODINGS
 from onnxrd.graph.session import PROVIDERS, Runtime
 from onnxrd.importance import DAMPING, Estimator
-from onnxrd.options import Options
+from onnxrd.options import Objective, Options
 from onnxrd.progress import silent
 
 Command = Callable[..., Any]
@@ -83,11 +83,12 @@ def samples(default: int | None) -> Callable[[Command], Command]:
 estimation = _all(
     click.option(
         "--objective",
-        type=click.Choice(["fisher", "regression", "identity"]),
+        type=click.Choice(get_args(Objective)),
         default="fisher",
         show_default=True,
         help="What the importance of a weight is: Fisher information, the same for squared "
-        "error, or 1 (the baseline).",
+        "error, squared gradients or second derivatives of the loss (with labels), or 1 (the "
+        "baseline).",
     ),
     click.option(
         "--estimator",

@@ -115,9 +115,9 @@ class Importance:
             return measured
         return self._on_top(measured) if measured.any() else np.ones_like(measured)
 
-    def damped_quartic(self, name: str) -> Array | None:
-        """q of one weight, damped like h; None if the objective has no such term."""
-        return self._on_top(self.quartic[name]) if self.quartic else None
+    def damped_quartic(self, name: str) -> Array:
+        """q of one weight, damped like h."""
+        return self._on_top(self.quartic[name])
 
     def _on_top(self, measured: Array) -> Array:
         return measured + np.float32(self.damping * float(measured.mean(dtype=np.float64)))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnxrd.autodiff.linearity import bends
 from onnxrd.autodiff.trace import run_trace
 from onnxrd.calibration import Batch, Calibration
-from onnxrd.distortion import Head, Task, class_count, find_heads, label_seed, positions
+from onnxrd.distortion import Head, Tasks, class_count, find_heads, label_seed, positions
 from onnxrd.errors import CalibrationError, ImportanceError
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, Runtime
@@ -41,7 +41,7 @@ def supervised(
     objective: Supervised,
     *,
     estimator: Estimator | None = None,
-    task: Task | None = None,
+    task: Tasks = None,
     batched: bool = True,
     runtime: Runtime = DEFAULT,
     track: Track = silent,
@@ -101,7 +101,7 @@ def supervised(
     )
 
 
-def _head(model: Model, data: Calibration, task: Task | None) -> Head:
+def _head(model: Model, data: Calibration, task: Tasks) -> Head:
     """The output that the labels belong to."""
     if data.labels is None:
         raise CalibrationError(

@@ -10,6 +10,7 @@ from onnxrd.errors import ImportanceError, SettingError
 from onnxrd.quantizers.kmeans import check_clusters, code_dtype, fitted_codebook
 from onnxrd.quantizers.measures import checked_importance
 from onnxrd.quantizers.quantized import Array, Codebook, Sparse
+from onnxrd.quantizers.quartic import fitted_quartic
 
 
 def prune(
@@ -18,18 +19,21 @@ def prune(
     keep: float,
     *,
     scope: Literal["layer", "global"],
+    quartic: Mapping[str, Array] | None = None,
 ) -> dict[str, Sparse]:
     """Keep the share of the weights whose loss would cost most, and set the others to zero.
 
     A weight's score is h_i w_i² (Gao et al. 2019, section 5), twice the distortion of losing it;
-    without importance the order is that of magnitude. Among equals the first are kept. Golden
-    rule 1 holds exactly, every term being zero.
+    without importance the order is that of magnitude, and with quartic importance the score is
+    h_i w_i² + ¼ q_i w_i⁴. Among equals the first are kept. Golden rule 1 holds exactly, every term
+    being zero.
 
     Args:
         weights:    name → [*weight].
         importance: name → [*weight], nats per weight²; None stands for one everywhere.
         keep:       the share to keep, in (0, 1].
         scope:      "layer" keeps round(keep · n) of every weight tensor, "global" of all together.
+        quartic:    name → [*weight], q >= 0.
 
     Returns: name → the pruned weight, in the order given.
 
@@ -49,7 +53,8 @@ def prune(
     scores = {}
     for name, weight in weights.items():
         h = None if importance is None else importance[name]
-        scores[name] = _scores(weight, checked_importance(weight, h, name))
+        q = None if quartic is None else checked_importance(weight, quartic[name], name)
+        scores[name] = _scores(weight, checked_importance(weight, h, name), q)
     if scope == "layer":
         kept = {name: _largest(score, keep) for name, score in scores.items()}
     else:
@@ -63,7 +68,11 @@ def prune(
 
 
 def prune_and_quantize(
-    weight: Array, importance: Array | None, keep: float, clusters: int
+    weight: Array,
+    importance: Array | None,
+    keep: float,
+    clusters: int,
+    quartic: Array | None = None,
 ) -> Codebook:
     """Prune one weight, and quantize what is kept by weighted k-means.
 
@@ -75,6 +84,7 @@ def prune_and_quantize(
         importance: [*weight], nats per weight², >= 0; None stands for one everywhere.
         keep:       the share to keep, in (0, 1]; 1 leaves all the levels to k-means.
         clusters:   number of levels, zero included, 2 … 65536.
+        quartic:    [*weight], q >= 0: then both steps heed it too, see `quartic_kmeans`.
 
     Returns: codes [*weight] and levels [L], L <= clusters.
 
@@ -86,10 +96,11 @@ def prune_and_quantize(
     _check_keep(keep)
     check_clusters(clusters)
     importance = checked_importance(weight, importance)
-    kept = _largest(_scores(weight, importance), keep).reshape(weight.shape)
+    q = None if quartic is None else checked_importance(weight, quartic)
+    kept = _largest(_scores(weight, importance, q), keep).reshape(weight.shape)
     if kept.all():
-        return fitted_codebook(weight, importance, clusters)
-    book = fitted_codebook(weight[kept], importance[kept], clusters - 1)
+        return _codebook(weight, importance, q, clusters)
+    book = _codebook(weight[kept], importance[kept], None if q is None else q[kept], clusters - 1)
     levels = np.union1d(book.levels, np.zeros(1, weight.dtype))
     codes = np.full(weight.shape, np.searchsorted(levels, 0), code_dtype(levels))
     codes[kept] = np.searchsorted(levels, book.levels)[book.codes]
@@ -101,10 +112,18 @@ def _check_keep(keep: float) -> None:
         raise SettingError(f"keep {keep}: choose a share above 0 and up to 1, such as 0.3 for 30 %")
 
 
-def _scores(weight: Array, importance: Array) -> NDArray[np.float64]:
-    """The scores h w², [n]; in float64, where a float32 product could vanish."""
-    value = weight.astype(np.float64).ravel()
-    return value * value * importance.ravel()
+def _codebook(weight: Array, importance: Array, quartic: Array | None, clusters: int) -> Codebook:
+    if quartic is None:
+        return fitted_codebook(weight, importance, clusters)
+    return fitted_quartic(weight, importance, quartic, clusters)
+
+
+def _scores(weight: Array, importance: Array, quartic: Array | None) -> NDArray[np.float64]:
+    """The scores h w² + ¼ q w⁴, [n]; in float64, where a float32 product could vanish."""
+    square = weight.astype(np.float64).ravel()
+    square *= square
+    cost = importance.ravel()
+    return square * (cost if quartic is None else cost + 0.25 * quartic.ravel() * square)
 
 
 def _largest(scores: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
