@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxrd.calibration import Calibration
+from onnxrd.calibration import Calibration, aligned
 from onnxrd.distortion import Head, Task, Tasks, distortion, find_heads, log_probabilities
 from onnxrd.errors import ModelError, VerificationError
 from onnxrd.graph.model import Model
@@ -176,6 +176,7 @@ def evaluate(
     """
     if missing := set(original.outputs) - set(compressed.outputs):
         raise ModelError(f"{compressed.path} has no output {sorted(missing)[0]!r}.")
+    data = aligned(original, data, runtime)
     heads = find_heads(original.prepared(), task, sample_axis=data.sample_axis)
     loads = _load_seconds((original, compressed), runtime) if timed else None
     sessions = [Session(m.path, runtime=runtime) for m in (original, compressed)]

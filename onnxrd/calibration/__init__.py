@@ -12,7 +12,8 @@ Which form should I use?
   have to be made or decoded on the way, one call each.
 """
 
+from onnxrd.calibration.alignment import aligned
 from onnxrd.calibration.batches import Batch
 from onnxrd.calibration.calibration import Calibration, load
 
-__all__ = ["Batch", "Calibration", "load"]
+__all__ = ["Batch", "Calibration", "aligned", "load"]

@@ -71,6 +71,24 @@ class Rows:
         return None if self._labels is None else self._labels[chosen]
 
 
+class OneByOne:
+    """Rows as calls with one sample each."""
+
+    sample_axis = False
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self.count = rows.count
+
+    def batches(self, chosen: Numbers, size: int) -> Iterator[Batch]:
+        """The chosen rows, one at a time whatever the size."""
+        return self._rows.batches(chosen, 1)
+
+    def labels(self, chosen: Numbers) -> Labels | None:
+        """Those of the chosen rows, one after the other."""
+        return self._rows.labels(chosen)
+
+
 class CallByCall:
     """Data whose samples are calls, numbered 0 ≤ number < count."""
 
@@ -123,7 +141,7 @@ class CallByCall:
         return Batch(feeds, None if labels is None else np.atleast_1d(labels), 1)
 
 
-Data = Rows | CallByCall
+Data = Rows | OneByOne | CallByCall
 
 
 def _pop_labels(where: str, arrays: dict[str, Array], inputs: Sequence[InputSpec]) -> Labels | None:

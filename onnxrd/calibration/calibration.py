@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxrd.calibration.batches import Batch, CallByCall, Data, Numbers, Rows
+from onnxrd.calibration.batches import Batch, CallByCall, Data, Numbers, OneByOne, Rows
 from onnxrd.calibration.checks import (
     LABELS,
     Labels,
@@ -73,6 +73,10 @@ class Calibration:
         """So many of the samples, spread evenly; all if there are not more."""
         few = min(count, self.samples)
         return self.subset(np.arange(few) * self.samples // few)
+
+    def one_by_one(self) -> "Calibration":
+        """The same samples without a sample axis: as calls of one each."""
+        return replace(self, _data=OneByOne(self._data)) if isinstance(self._data, Rows) else self
 
     def split(self, fraction: float, seed: int = 0) -> tuple["Calibration", "Calibration"]:
         """Hold out a random part: (the rest, the held-out part), both without copies.

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxrd.calibration import Batch, Calibration
+from onnxrd.calibration import Batch, Calibration, aligned
 from onnxrd.distortion import Tasks, find_heads
 from onnxrd.errors import ImportanceError
 from onnxrd.graph.model import Model
@@ -53,6 +53,7 @@ def fisher(
         CalibrationError: the data do not fit.
     """
     estimator = estimator or Estimator()
+    data = aligned(model, data, runtime)
     heads = find_heads(model.prepared(), task, sample_axis=data.sample_axis)
 
     def passes(sources: Mapping[str, Array], batch: Batch, first: int) -> Iterator[Pass]:

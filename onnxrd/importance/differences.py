@@ -24,7 +24,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxrd.autodiff.trace import Trace, run_trace, with_outputs
-from onnxrd.calibration import Batch, Calibration
+from onnxrd.calibration import Batch, Calibration, aligned
 from onnxrd.distortion import Tasks, find_heads
 from onnxrd.errors import ImportanceError, ModelError
 from onnxrd.graph.model import Model
@@ -152,7 +152,7 @@ class Differences:
         task: Tasks = None,
         runtime: Runtime = DEFAULT,
     ) -> None:
-        prepared = model.prepared()
+        prepared, data = model.prepared(), aligned(model, data, runtime)
         self.heads = find_heads(prepared, task, sample_axis=data.sample_axis)
         self.weights = {w.name: w for w in find_weights(model, prepared) if not w.skip}
         self.data, self._estimator, self._runtime = data, estimator, runtime
