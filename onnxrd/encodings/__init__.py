@@ -26,7 +26,7 @@ How::
 
 from onnxrd.encodings.encoding import Encoding
 from onnxrd.encodings.entropy import entropy_coded, estimated_nbytes
-from onnxrd.encodings.fragment import DOMAIN, Fragment, together_nbytes
+from onnxrd.encodings.fragment import DOMAIN, Fragment, load_nbytes, together_nbytes
 from onnxrd.encodings.registry import (
     ENCODINGS,
     cheapest,
@@ -48,6 +48,7 @@ __all__ = [
     "drop_repetitions",
     "entropy_coded",
     "estimated_nbytes",
+    "load_nbytes",
     "options",
     "slots",
     "together_nbytes",

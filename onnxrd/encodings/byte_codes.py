@@ -2,7 +2,7 @@
 
 from onnxrd.encodings.encoding import Encoding
 from onnxrd.encodings.fragment import Builder, Fragment
-from onnxrd.encodings.lookup import lookup
+from onnxrd.encodings.lookup import lookup, lookup_load_nbytes
 from onnxrd.encodings.slot import Slot
 from onnxrd.quantizers import Codebook, Quantized
 
@@ -18,7 +18,7 @@ def _encode(quantized: Quantized, slot: Slot) -> Fragment:
     codes = builder.packed(slot.stem, dtype, quantized.shape, lambda: quantized.codes)
     levels = builder.tensor(f"{slot.stem}l", quantized.levels)
     builder.call(lookup(slot.opset), (codes, levels), slot.output)
-    return builder.build("byte_codes", quantized)
+    return builder.build("byte_codes", quantized, load_nbytes=lookup_load_nbytes(quantized))
 
 
 BYTE_CODES = Encoding("byte_codes", _accepts, _encode)

@@ -1,5 +1,7 @@
 """A weight whose entries are all equal: ConstantOfShape, no bits at all. Opset 9."""
 
+import math
+
 import numpy as np
 import onnx
 import onnx.numpy_helper
@@ -38,7 +40,7 @@ def _encode(quantized: Quantized, slot: Slot) -> Fragment:
             value=onnx.numpy_helper.from_array(value),
         )
     )
-    return builder.build("fill", quantized)
+    return builder.build("fill", quantized, load_nbytes=value.itemsize * math.prod(quantized.shape))
 
 
 FILL = Encoding("fill", _accepts, _encode)

@@ -30,7 +30,7 @@ class Steps:
         nodes: in topological order; they read shared tensors and one another.
         values: those of their outputs whose type and shape must be in the file: onnxruntime folds
             nothing of which it cannot foretell the size.
-        load_nbytes: bytes that all they compute takes while onnxruntime folds it.
+        load_nbytes: bytes of all that they compute.
     """
 
     nodes: tuple[onnx.NodeProto, ...]
@@ -54,6 +54,8 @@ class Fragment:
             is only priced costs no memory.
         shared: name → what all weights of the model share. Equal names, equal content.
         listed: all initializers must be listed as graph inputs, too.
+        load_nbytes: bytes of memory that onnxruntime holds for this weight alone when it has
+            folded all: the decoded weight and everything on the way there.
         portion: bytes of what it shares that are there for this weight's sake, such as its codes
             in a stream. Only to be told; `FileSize` knows what shared parts take.
     """
@@ -64,6 +66,7 @@ class Fragment:
     tensors: Mapping[str, ir.TensorProtocol]
     shared: Mapping[str, Shared]
     listed: bool
+    load_nbytes: int
     portion: int = 0
 
     @cached_property
@@ -102,6 +105,17 @@ def together_nbytes(fragments: Iterable[Fragment]) -> int:
     return own + sum(shared.values())
 
 
+def load_nbytes(fragments: Iterable[Fragment]) -> int:
+    """Bytes of memory that the weights of one model take at load, what they share counted once.
+
+    onnxruntime keeps every intermediate result of every weight until all are folded. This is their
+    sum; the file itself and onnxruntime's own needs come on top.
+    """
+    fragments = list(fragments)
+    steps = {id(p): p for f in fragments for p in f.shared.values() if isinstance(p, Steps)}
+    return sum(f.load_nbytes for f in fragments) + sum(p.load_nbytes for p in steps.values())
+
+
 @dataclass
 class Builder:
     """Collects the parts of a fragment; every method that adds a tensor returns its name.
@@ -115,6 +129,7 @@ class Builder:
     _tensors: dict[str, ir.TensorProtocol] = field(default_factory=dict)
     _shared: dict[str, Shared] = field(default_factory=dict)
     _inlined: int = 0
+    _load_nbytes: int = 0
 
     def tensor(self, name: str, array: Array) -> str:
         """A tensor of this weight."""
@@ -204,6 +219,7 @@ class Builder:
         self._nodes.extend(fragment.nodes)
         self._tensors |= fragment.tensors
         self._shared |= fragment.shared
+        self._load_nbytes += fragment.load_nbytes
         return fragment.output
 
     def share(self, name: str, values: Sequence[ir.Value], load_nbytes: int) -> None:
@@ -226,8 +242,17 @@ class Builder:
         self._tensors[f"{self.slot.stem}n"] = ir.serde.TensorProtoTensor(proto)
         self.node(onnx.helper.make_node("Split", [name, f"{self.slot.stem}n"], pieces))
 
-    def build(self, encoding: str, quantized: Quantized, *, portion: int = 0) -> Fragment:
-        """The fragment, its last node annotated for viewers such as Netron."""
+    def build(
+        self, encoding: str, quantized: Quantized, *, load_nbytes: int, portion: int = 0
+    ) -> Fragment:
+        """The fragment, its last node annotated for viewers such as Netron.
+
+        Args:
+            encoding: its name.
+            quantized: the weight.
+            load_nbytes: of all nodes but those of included fragments.
+            portion: see `Fragment`.
+        """
         if self._nodes and not self.slot.inner and not portion:
             notes = self._nodes[-1].metadata_props
             notes.add(key="encoding", value=encoding)
@@ -242,6 +267,7 @@ class Builder:
             self._tensors,
             self._shared,
             listed=self.slot.lists_initializers,
+            load_nbytes=self._load_nbytes + load_nbytes,
             portion=portion,
         )
 

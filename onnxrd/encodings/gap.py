@@ -150,7 +150,11 @@ def _with_gaps(
         dtype = values.levels.dtype
     inputs = (gap_name, value_name, builder.shape(quantized.shape))
     builder.call(_decoder(slot, dtype), inputs, slot.output)
-    return builder.build("gap", quantized)
+    return builder.build(
+        "gap",
+        quantized,
+        load_nbytes=8 * len(gaps) + 3 * dtype.itemsize * math.prod(quantized.shape),
+    )
 
 
 GAP = Encoding("gap", _accepts, _encode)

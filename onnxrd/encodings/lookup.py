@@ -3,6 +3,7 @@
 import onnx
 
 from onnxrd.encodings.fragment import decoder
+from onnxrd.quantizers import Codebook
 
 
 def lookup(opset: int) -> onnx.FunctionProto:
@@ -11,3 +12,8 @@ def lookup(opset: int) -> onnx.FunctionProto:
     Codes may be of any integer type that Cast knows.
     """
     return decoder(opset, "lookup (q, l) => (w)", "i = Cast<to: int = 6>(q) w = Gather(l, i)")
+
+
+def lookup_load_nbytes(codebook: Codebook) -> int:
+    """Bytes of the indices and of the weight that the function makes of a codebook."""
+    return codebook.codes.size * (4 + codebook.levels.itemsize)

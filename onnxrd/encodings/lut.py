@@ -105,7 +105,18 @@ def encode(name: str, codebook: Codebook, slot: Slot, word: int) -> Fragment:
         inputs.append(builder.shared_tensor(key, digits.astype(np.uint8)))
     inline = bool(cut) and slot.opset < 10
     builder.call(_decoder(slot, cut), inputs, slot.output, inline=inline)
-    return builder.build(name, codebook)
+    return builder.build(name, codebook, load_nbytes=_load_nbytes(codebook, slot, words, a_word))
+
+
+def _load_nbytes(codebook: Codebook, slot: Slot, words: int, a_word: int) -> int:
+    """Bytes of the table, of what leads to it, and of what the words become."""
+    codes, item = codebook.codes.size, int(codebook.levels.itemsize)
+    rows: int = len(codebook.levels) ** a_word
+    entries = rows * a_word
+    table = entries * (4 + item) if stores_digits(slot) else entries * (16 + item) + 16 * rows
+    decoded = item * (words * a_word + codes)
+    cut = decoded if codes % a_word else 0
+    return table + 4 * words + decoded + cut
 
 
 def stores_digits(slot: Slot) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxrd.encodings.encoding import Encoding
 from onnxrd.encodings.fragment import Builder, Fragment
-from onnxrd.encodings.lookup import lookup
+from onnxrd.encodings.lookup import lookup, lookup_load_nbytes
 from onnxrd.encodings.slot import Slot
 from onnxrd.quantizers import Codebook, Quantized
 
@@ -40,7 +40,7 @@ def _encode(quantized: Quantized, slot: Slot) -> Fragment:
     codes = builder.packed(slot.stem, dtype, quantized.shape, lambda: quantized.codes.astype(dtype))
     levels = builder.tensor(f"{slot.stem}l", quantized.levels)
     builder.call(lookup(slot.opset), (codes, levels), slot.output)
-    return builder.build("native_int4", quantized)
+    return builder.build("native_int4", quantized, load_nbytes=lookup_load_nbytes(quantized))
 
 
 NATIVE_INT4 = Encoding("native_int4", _accepts, _encode)

@@ -12,7 +12,7 @@ def zero_code(levels: NDArray[Any]) -> int:
 
 
 def spacing(levels: NDArray[Any]) -> NDArray[Any] | None:
-    """The step [1] for which every level is ``(code - zero_code) · step`` to the last bit.
+    """The step, a scalar, for which every level is ``(code - zero_code) · step`` to the last bit.
 
     None if there is none, or for float16: onnxruntime does not multiply it on CPUs.
 
@@ -24,4 +24,4 @@ def spacing(levels: NDArray[Any]) -> NDArray[Any] | None:
         return None
     multiples = np.arange(-zero, len(levels) - zero).astype(levels.dtype)
     nearest = levels[zero + 1] if zero + 1 < len(levels) else -levels[zero - 1]
-    return nearest[None] if np.array_equal(multiples * nearest, levels) else None
+    return np.asarray(nearest) if np.array_equal(multiples * nearest, levels) else None

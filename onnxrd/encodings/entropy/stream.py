@@ -66,9 +66,9 @@ class _Stream:
 
     def fragments(self, steps: int) -> dict[str, Fragment]:
         builder, pieces = self._decoder(steps)
-        portions = self._portions()
+        portions, width = self._portions(), self._table().itemsize
         return {
-            name: _fragment(book, slot, piece, builder, portion)
+            name: _fragment(book, slot, piece, builder, width, portion)
             for (name, book), slot, piece, portion in zip(
                 self.books.items(), self.slots, pieces, portions
             )
@@ -102,8 +102,26 @@ class _Stream:
         if whole != names[0]:
             outputs = [*names, f"{stem}z"] if rest else names
             builder.split(whole, outputs, [*sizes, rest] if rest else sizes)
-        builder.share(f"{stem}s", [made], 0)
+        packed, cut = (len(starts) - 1) * steps, whole != names[0]
+        load_nbytes = self._load_nbytes(packed, len(lengths) + spare, cut=cut)
+        builder.share(f"{stem}s", [made], load_nbytes)
         return builder, names
+
+    def _load_nbytes(self, packed: int, made: int, *, cut: bool) -> int:
+        """Bytes of what decoding computes.
+
+        Args:
+            packed: bytes of the lanes.
+            made: symbols that come of them.
+            cut: codes are cut into pieces.
+        """
+        symbols, run = map(int, self.symbols.runs.shape)
+        wide, slots = (2 if symbols > 255 else 1), 8 // _apart(self.code)
+        states = 4 * len(np.packbits(self.code.inner))
+        tables = states * (256 * (16 + (12 + wide) * slots) + 16 * (8 + 6 * slots))
+        walk = packed * (25 + slots * (wide + 2))
+        codes = made * run * int(self._table().itemsize)
+        return tables + walk + made * (wide + 4) + codes * (3 if cut else 2)
 
     def _table(self) -> Array:
         """[A + 1, d], the codes of the symbols in order of the leaves, behind a row of zeros."""
@@ -135,7 +153,9 @@ def _apart(code: Code) -> int:
     return next(bits for bits in (8, 4, 2, 1) if bits <= code.shortest)
 
 
-def _fragment(book: Codebook, slot: Slot, codes: str, stream: Builder, portion: int) -> Fragment:
+def _fragment(
+    book: Codebook, slot: Slot, codes: str, stream: Builder, width: int, portion: int
+) -> Fragment:
     """What makes a weight of its piece of the stream's codes."""
     builder = Builder(slot)
     builder.include_shared(stream)
@@ -147,4 +167,6 @@ def _fragment(book: Codebook, slot: Slot, codes: str, stream: Builder, portion: 
         function, scale = automaton.level(slot.opset), np.roll(book.levels, -zero)
     inputs = (codes, builder.tensor(f"{slot.stem}l", scale), builder.shape(book.shape))
     builder.call(function, inputs, slot.output)
-    return builder.build(NAME, book, portion=portion)
+    item = int(book.levels.itemsize)
+    decoded = book.codes.size * (width + (4 if step is None else item) + item)
+    return builder.build(NAME, book, load_nbytes=decoded, portion=portion)

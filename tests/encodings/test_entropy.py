@@ -1,0 +1,225 @@
+"""Entropy-coded streams: the code is optimal, the bits are near the entropy, decoding is exact."""
+
+import heapq
+from itertools import pairwise
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from encoded import VERSIONS, codebook, model, run, same_bits, session, sparse
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from onnxrd import encodings
+from onnxrd.encodings.entropy import lanes
+from onnxrd.encodings.entropy.automaton import STEPS
+from onnxrd.encodings.entropy.code import huffman_code, huffman_lengths
+from onnxrd.encodings.entropy.estimate import entropy
+from onnxrd.encodings.entropy.grid import spacing
+from onnxrd.encodings.entropy.grouping import MOST_STREAMS, grouped
+from onnxrd.encodings.entropy.stream import shared_stream
+from onnxrd.encodings.entropy.symbols import symbols
+from onnxrd.errors import SettingError
+from onnxrd.quantizers import Codebook
+
+rng = np.random.default_rng(4)
+counts = st.lists(st.integers(0, 1000), min_size=2, max_size=60)
+
+
+def grid(shape, step, dtype=np.float32, scale=1.0, density=None):
+    """Gaussian weights, or Laplacian ones, rounded to a uniform grid."""
+    values = (density or rng.standard_normal)(size=shape)
+    codes = np.rint(values / step).astype(int)
+    levels = np.arange(min(0, codes.min()), max(0, codes.max()) + 1).astype(dtype)
+    return Codebook((codes - int(levels[0])).astype(np.uint8), levels * dtype(step * scale))
+
+
+@given(counts)
+def test_no_prefix_code_is_shorter(counts):
+    """A merge of n counts costs their sum: Huffman's bits are the sum over all merges."""
+    heap, bits = list(counts), 0
+    heapq.heapify(heap)
+    while len(heap) > 1:
+        merged = heapq.heappop(heap) + heapq.heappop(heap)
+        bits += merged
+        heapq.heappush(heap, merged)
+    lengths = huffman_lengths(np.array(counts))
+    assert (lengths * counts).sum() == bits
+    assert sum(2.0**-length for length in lengths.tolist()) == 1
+
+
+@given(counts)
+def test_canonical(counts):
+    code = huffman_code(np.array(counts))
+    words = [f"{w:0{n}b}" for w, n in zip(code.words, code.lengths)]
+    for word in words:
+        assert sum(other.startswith(word) for other in words) == 1
+    assert [len(words[symbol]) for symbol in code.order] == sorted(code.lengths)
+    assert "0" * code.longest in words
+    assert len(code.inner) == 2 * (len(words) - 1)
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=300))
+def test_lanes_hold_whole_words(lengths):
+    starts = lanes.cuts(np.array(lengths), 64)
+    assert starts[0] == 0
+    assert starts[-1] == len(lengths)
+    for first, last in pairwise(starts):
+        assert sum(lengths[first:last]) <= 64
+        assert last == len(lengths) or sum(lengths[first : last + 1]) > 64
+
+
+@given(st.data())
+def test_bits_of_lanes(data):
+    ids = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=400))
+    code = huffman_code(np.bincount(ids, minlength=10))
+    packed = lanes.packed(np.array(ids), code, 8)
+    starts = lanes.cuts(code.lengths[ids], 64)
+    for lane, (first, last) in zip(packed, pairwise(starts)):
+        word = "".join(f"{code.words[i]:0{code.lengths[i]}b}" for i in ids[first:last])
+        assert "".join(f"{byte:08b}" for byte in lane) == word.ljust(64, "0")
+
+
+@given(st.lists(st.integers(-3, 5), min_size=1, max_size=60), st.integers(1, 16))
+def test_symbols_stand_for_runs(codes, run_length):
+    parts = [np.array(codes[:7], np.int16), np.array(codes[7:] or [0], np.int16)]
+    found = symbols(parts, run_length)
+    given_codes = np.concatenate(parts).tolist()
+    decoded = found.runs[found.ids].ravel()
+    assert decoded[: len(given_codes)].tolist() == given_codes
+    assert not decoded[len(given_codes) :].any()
+    assert (np.bincount(found.ids, minlength=len(found.counts)) == found.counts).all()
+
+
+@st.composite
+def networks(draw):
+    seed = np.random.default_rng(draw(st.integers(0, 2**32)))
+    books = {}
+    for index in range(draw(st.integers(1, 5))):
+        shape = tuple(draw(st.lists(st.integers(1, 12), max_size=4)))
+        dtype = draw(st.sampled_from([np.float32, np.float16, np.float64]))
+        levels = draw(st.sampled_from([1, 2, 3, 7, 20, 256, 300]))
+        values = (seed.permutation(3 * levels)[:levels] - levels).astype(dtype)
+        if draw(st.booleans()):
+            values = np.arange(levels) - draw(st.integers(0, levels - 1))
+        values = np.sort(values.astype(dtype)) * dtype(0.37)
+        share = seed.dirichlet(np.full(levels, draw(st.sampled_from([0.02, 1.0, 100.0]))))
+        codes = seed.choice(levels, shape, p=share)
+        books[f"w{index}"] = Codebook(
+            codes.astype(np.uint8 if levels <= 256 else np.uint16), values
+        )
+    return books
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    networks(),
+    st.sampled_from([v for v in VERSIONS if v[0] >= 11]),
+    st.integers(1, 16),
+    st.sampled_from(list(STEPS)),
+)
+def test_exact_and_priced(books, version, run_length, steps):
+    original = model({name: book.dequantize() for name, book in books.items()}, *version)
+    slots = encodings.slots(original, books)
+    fragments = shared_stream(books, slots, run_length, steps)
+    assume(fragments is not None)
+    written = original.clone()
+    encodings.write(written, fragments)
+    data = ir.to_proto(written).SerializeToString()
+    assert len(data) == encodings.FileSize(original, slots)(fragments.values())
+    for level in ("disable", "all"):
+        for result, book in zip(run(data, level), books.values()):
+            assert same_bits(result, book.dequantize())
+
+
+def compressed(books, fragments_of):
+    original = model({name: book.dequantize() for name, book in books.items()})
+    slots = encodings.slots(original, books)
+    fragments = fragments_of(books, slots)
+    written = original.clone()
+    encodings.write(written, fragments)
+    return ir.to_proto(written).SerializeToString(), fragments
+
+
+@pytest.mark.parametrize(("step", "excess"), [(0.4, 0.02), (0.8, 0.015), (1.5, 0.015), (4.0, 0.2)])
+def test_near_the_entropy(step, excess):
+    book = grid((1000, 500), step)
+    _, fragments = compressed({"w": book}, encodings.entropy_coded)
+    bits = entropy(book.counts)
+    nbytes = encodings.together_nbytes(fragments.values())
+    assert bits / 8 < nbytes < bits / 8 * (1 + excess) + 3500
+    estimate = encodings.estimated_nbytes(book.counts)
+    if step < 2:
+        assert estimate == pytest.approx(nbytes, rel=0.015, abs=3500)
+    assert fragments["w"].portion == pytest.approx(bits / 8, rel=excess)
+
+
+def test_every_node_is_folded(tmp_path):
+    books = {f"w{i}": grid((64, 50), step) for i, step in enumerate((0.3, 0.9, 2.0))}
+    data, _ = compressed(books, encodings.entropy_coded)
+    session(data, "basic", str(tmp_path / "folded.onnx"))
+    assert {n.op_type for n in onnx.load(tmp_path / "folded.onnx").graph.node} == {"Mul"}
+
+
+def test_weights_alike_share_a_stream_and_others_do_not():
+    alike = {f"a{i}": grid((200, 100), 0.5, scale=2.0**i) for i in range(4)}
+    coarse = {f"b{i}": grid((300, 400), 3.0) for i in range(3)}
+    assert grouped(alike | coarse) == [list(alike), list(coarse)]
+    many = {f"c{i}": grid((100, 1000), 0.05 * 1.5**i) for i in range(12)}
+    assert len(grouped(many)) <= MOST_STREAMS
+    data, fragments = compressed(alike | coarse, encodings.entropy_coded)
+    steps = [part for part in fragments["a0"].shared if part in fragments["b0"].shared]
+    assert "q0h" in fragments["a3"].shared
+    assert "q0h" not in steps
+    for result, book in zip(run(data, "all"), (alike | coarse).values()):
+        assert same_bits(result, book.dequantize())
+
+
+def test_two_weights_alike_cost_little_more_than_their_entropy():
+    books = {f"w{i}": grid((100, 90), 0.6, scale=1.1**i) for i in range(20)}
+    one = encodings.together_nbytes(
+        compressed({"w0": books["w0"]}, encodings.entropy_coded)[1].values()
+    )
+    all_of_them = encodings.together_nbytes(compressed(books, encodings.entropy_coded)[1].values())
+    bits = sum(float(entropy(book.counts)) for book in list(books.values())[1:])
+    assert all_of_them - one < bits / 8 * 1.02 + 19 * 60
+
+
+def test_streams_take_over_where_they_are_smaller():
+    small = {"tiny": codebook(rng, (5, 2), 10)}
+    big = {"big": grid((500, 400), 0.7), "even": codebook(rng, (256, 256), 16)}
+    data, fragments = compressed(big | small, encodings.cheapest_together)
+    assert fragments["big"].encoding == "huffman"
+    assert fragments["even"].encoding != "dense"
+    original = model({n: q.dequantize() for n, q in (big | small).items()})
+    slots = encodings.slots(original, big | small)
+    apart = [encodings.cheapest(q, slots[n], paid=()) for n, q in (big | small).items()]
+    assert encodings.together_nbytes(fragments.values()) < encodings.together_nbytes(apart)
+    for result, book in zip(run(data, "all"), (big | small).values()):
+        assert same_bits(result, book.dequantize())
+
+
+def test_forced_where_it_is_illegal():
+    weight = sparse(rng, (20, 20), 0.2)
+    original = model({"w": weight.values})
+    with pytest.raises(SettingError, match=r"'huffman'.*dense, gap"):
+        encodings.cheapest_together(
+            {"w": weight}, encodings.slots(original, ["w"]), force="huffman"
+        )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_spacing_of_a_grid(dtype):
+    levels = np.arange(-3, 9).astype(dtype) * dtype(0.1)
+    assert spacing(levels) == dtype(0.1)
+    assert spacing(levels[:4]) == dtype(0.1)
+    assert spacing(levels[[0, 1, 3, 4]]) is None
+    assert spacing(np.nextafter(levels, 1)) is None
+    assert spacing(levels.astype(np.float16)) is None
+
+
+def test_same_bytes_twice():
+    books = {f"w{i}": grid((64, 50), step) for i, step in enumerate((0.3, 0.9, 2.0))}
+    first, second = (compressed(books, encodings.cheapest_together)[0] for _ in range(2))
+    assert first == second
