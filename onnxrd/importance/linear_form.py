@@ -1,0 +1,239 @@
+"""A layer as a matrix product: which entries of its weight multiply which inputs.
+
+Whatever the operator, y = Ŵ x with Ŵ [R, K] and the layer's inputs x [K], one such product at each
+position (of an image, of a sequence), maybe in G groups that share nothing. The second moment
+E[x xᵀ] then says what errors in a row of Ŵ cost together: eᵀ E[x xᵀ] e is the mean squared change
+of that output.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxrd.graph.weights import Use, Weight
+
+Array = NDArray[np.float32]
+Indices = NDArray[np.intp]
+Columns = Callable[[Array, np.random.Generator, int], Array]
+"""(input of the layer, generator, most positions) → [G, P, K]: inputs at some of its positions."""
+
+
+@dataclass(frozen=True, eq=False)
+class LinearForm:
+    """A weight as a stack of matrices, and how to read the inputs that they multiply.
+
+    Attributes:
+        index: [G, R, K], the position of each entry in the flattened weight.
+        tap: name of the value that the layer reads.
+        columns: picks inputs from an array of that value.
+        bias: name of the constant [G·R] that is added to the layer's output, "" if there is none.
+    """
+
+    index: Indices
+    tap: str
+    columns: Columns
+    bias: str = ""
+
+    def matrices(self, weight: Array) -> Array:
+        """[G, R, K] of [*weight]."""
+        return np.asarray(weight.reshape(-1)[self.index])
+
+    def weight(self, matrices: Array, shape: tuple[int, ...]) -> Array:
+        """[*weight] of [G, R, K]."""
+        flat = np.empty(self.index.size, matrices.dtype)
+        flat[self.index.reshape(-1)] = matrices.reshape(-1)
+        return flat.reshape(shape)
+
+
+def linear_form(weight: Weight, shapes: dict[str, tuple[int, ...]] | None = None) -> LinearForm | None:
+    """The linear form of a weight; None where its use has none.
+
+    A weight that several operators use has none either.
+    """
+    if len(weight.uses) != 1:
+        return None
+    use = weight.uses[0]
+    moved = _moved_index(weight, use)
+    build = _FORMS.get((use.node.op_type, use.slot))
+    if moved is None or build is None or use.node.domain not in ("", "ai.onnx"):
+        return None
+    return build(use, moved)
+
+
+def _moved_index(weight: Weight, use: Use) -> Indices | None:
+    """The entries' positions as they are arranged at the use, behind operators that move them."""
+    index = np.arange(weight.size, dtype=np.intp).reshape(weight.shape)
+    for node in use.moved:
+        if node.op_type == "Transpose":
+            attribute = node.attributes.get("perm")
+            index = index.transpose(list(attribute.as_ints()) if attribute else None)
+        elif node.op_type not in ("Identity", "Cast"):
+            return None
+    return index
+
+
+def _ints(node: ir.Node, name: str, default: Sequence[int]) -> list[int]:
+    attribute = node.attributes.get(name)
+    return list(default) if attribute is None else list(attribute.as_ints())
+
+
+def _int(node: ir.Node, name: str, default: int) -> int:
+    attribute = node.attributes.get(name)
+    return default if attribute is None else attribute.as_int()
+
+
+def _name(node: ir.Node, slot: int) -> str:
+    value = node.inputs[slot] if slot < len(node.inputs) else None
+    return "" if value is None else str(value.name)
+
+
+def _constant(node: ir.Node, slot: int) -> str:
+    value = node.inputs[slot] if slot < len(node.inputs) else None
+    return str(value.name) if value is not None and value.const_value is not None else ""
+
+
+def _convolution(use: Use, index: Indices) -> LinearForm:
+    node = use.node
+    groups = _int(node, "group", 1)
+    kernel = index.shape[2:]
+    rank = len(kernel)
+    strides = _ints(node, "strides", [1] * rank)
+    dilations = _ints(node, "dilations", [1] * rank)
+    pads = _ints(node, "pads", [0] * (2 * rank))
+    attribute = node.attributes.get("auto_pad")
+    auto = attribute.as_string() if attribute else "NOTSET"
+
+    def columns(x: Array, rng: np.random.Generator, most: int) -> Array:
+        spans = [d * (k - 1) + 1 for d, k in zip(dilations, kernel)]
+        before, after = _padding(x.shape[2:], spans, strides, pads, auto)
+        x = np.pad(x, [(0, 0), (0, 0), *zip(before, after)])
+        counts = [(n - s) // t + 1 for n, s, t in zip(x.shape[2:], spans, strides)]
+        total = int(np.prod(counts))
+        chosen = np.sort(rng.permutation(total)[: max(1, most // len(x))])
+        starts = np.stack(np.unravel_index(chosen, counts)) * np.array(strides)[:, None]
+        offsets = np.stack([o.ravel() for o in np.indices(kernel)]) * np.array(dilations)[:, None]
+        places = starts[:, :, None] + offsets[:, None, :]  # [rank, P, taps]
+        flat = np.ravel_multi_index(tuple(places), x.shape[2:])
+        windows = x.reshape(*x.shape[:2], -1)[:, :, flat]  # [N, C, P, taps]
+        n, channels, positions, taps = windows.shape
+        split = windows.reshape(n, groups, channels // groups, positions, taps)
+        return split.transpose(1, 0, 3, 2, 4).reshape(groups, n * positions, -1)
+
+    rows = index.shape[0] // groups
+    return LinearForm(
+        index.reshape(groups, rows, -1), _name(node, 0), columns, _constant(node, 2)
+    )
+
+
+def _padding(
+    shape: Sequence[int], spans: Sequence[int], strides: Sequence[int], pads: list[int], auto: str
+) -> tuple[list[int], list[int]]:
+    rank = len(spans)
+    if auto == "VALID":
+        return [0] * rank, [0] * rank
+    if auto in ("SAME_UPPER", "SAME_LOWER"):
+        needed = [
+            max((-(-n // t) - 1) * t + s - n, 0) for n, s, t in zip(shape, spans, strides)
+        ]
+        less, more = [n // 2 for n in needed], [n - n // 2 for n in needed]
+        return (less, more) if auto == "SAME_UPPER" else (more, less)
+    return pads[:rank], pads[rank:]
+
+
+def _transposed_convolution(use: Use, index: Indices) -> LinearForm:
+    """Each input position sends its channels to all of a window: rows are channels × taps."""
+    groups = _int(use.node, "group", 1)
+    channels, out = index.shape[:2]
+    split = index.reshape(groups, channels // groups, -1)
+    bias = _constant(use.node, 2) if index[0, 0].size == 1 else ""
+
+    def columns(x: Array, rng: np.random.Generator, most: int) -> Array:
+        flat = x.reshape(*x.shape[:2], -1)
+        chosen = np.sort(rng.permutation(flat.shape[2])[: max(1, most // len(x))])
+        picked = flat[:, :, chosen].reshape(len(x), groups, channels // groups, -1)
+        return picked.transpose(1, 0, 3, 2).reshape(groups, -1, channels // groups)
+
+    return LinearForm(split.transpose(0, 2, 1), _name(use.node, 0), columns, bias)
+
+
+def _rows_of(x: Array, rng: np.random.Generator, most: int) -> Array:
+    """[1, P, K] of [..., K]."""
+    flat = x.reshape(-1, x.shape[-1])
+    if len(flat) > most:
+        flat = flat[np.sort(rng.permutation(len(flat))[:most])]
+    return flat[None]
+
+
+def _gemm(use: Use, index: Indices) -> LinearForm:
+    node, right = use.node, use.slot == 1
+    transposed = bool(_int(node, "transB" if right else "transA", 0))
+    other = bool(_int(node, "transA" if right else "transB", 0))
+    matrix = index if transposed == right else index.T
+
+    def columns(x: Array, rng: np.random.Generator, most: int) -> Array:
+        return _rows_of(x.T if other == right else x, rng, most)
+
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    fits = right and bias is not None and bias.const_value is not None
+    fits = fits and bias.const_value.size == len(matrix) and _beta(node) == 1  # type: ignore[union-attr]
+    return LinearForm(
+        matrix[None], _name(node, 1 - use.slot), columns, _constant(node, 2) if fits else ""
+    )
+
+
+def _beta(node: ir.Node) -> float:
+    product = 1.0
+    for name in ("alpha", "beta"):
+        attribute = node.attributes.get(name)
+        product *= 1.0 if attribute is None else attribute.as_float()
+    return product
+
+
+def _matmul(use: Use, index: Indices) -> LinearForm | None:
+    if index.ndim != 2:
+        return None
+    right = use.slot == 1
+
+    def columns(x: Array, rng: np.random.Generator, most: int) -> Array:
+        return _rows_of(x if right else np.swapaxes(x, -1, -2), rng, most)
+
+    matrix = index.T if right else index
+    bias = _added(use.node.outputs[0], len(matrix)) if right else ""
+    return LinearForm(matrix[None], _name(use.node, 1 - use.slot), columns, bias)
+
+
+def _added(output: ir.Value, rows: int) -> str:
+    """The constant that an Add behind a product adds to each of its rows."""
+    uses = list(output.uses())
+    if len(uses) != 1 or uses[0].node.op_type != "Add" or output.is_graph_output():
+        return ""
+    node = uses[0].node
+    value = node.inputs[1 - uses[0].idx]
+    tensor = None if value is None else value.const_value
+    fits = tensor is not None and tensor.shape.numpy()[-1:] == (rows,) and tensor.size == rows
+    return str(value.name) if fits and value is not None else ""
+
+
+def _recurrent(use: Use, index: Indices) -> LinearForm:
+    """The input weights [directions, gates·H, K] of LSTM, GRU and RNN; x is [T, N, K]."""
+
+    def columns(x: Array, rng: np.random.Generator, most: int) -> Array:
+        return np.broadcast_to(_rows_of(x, rng, most), (len(index), *_rows_of(x, rng, most).shape[1:]))
+
+    return LinearForm(index, _name(use.node, 0), columns)
+
+
+_FORMS: dict[tuple[str, int], Callable[[Use, Indices], LinearForm | None]] = {
+    ("Conv", 1): _convolution,
+    ("ConvTranspose", 1): _transposed_convolution,
+    ("Gemm", 0): _gemm,
+    ("Gemm", 1): _gemm,
+    ("MatMul", 0): _matmul,
+    ("MatMul", 1): _matmul,
+    ("LSTM", 1): _recurrent,
+    ("GRU", 1): _recurrent,
+    ("RNN", 1): _recurrent,
+}
