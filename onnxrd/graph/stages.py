@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxrd.graph.session import Session
+from onnxrd.graph.session import DEFAULT, Runtime, Session
 
 Array = NDArray[Any]
 
@@ -73,19 +73,20 @@ def cut(model: ir.Model, taps: Sequence[Sequence[str]]) -> list[Stage]:
             if main.get(value.name) is value:
                 last_read[value] = number
     stages = []
-    alive = set(v for v in model.graph.inputs if v in last_read)
+    alive = {v for v in model.graph.inputs if v in last_read}
     for number, (wanted, nodes) in enumerate(pieces):
+        read = {v for node in nodes for v in reads(node)}
         made = {v for node in nodes for v in node.outputs if v in last_read}
-        outputs = [v for v in last_read if v in made and (last_read[v] > number or v in wanted)]
-        inputs = [v for v in last_read if v in alive and any(v in set(reads(n)) for n in nodes)]
-        alive |= set(outputs)
-        dead = [v for v in alive if last_read[v] <= number]
-        alive -= set(dead)
+        outputs = [v for v in last_read if v in made]
+        inputs = [v for v in last_read if v in alive and v in read]
+        alive |= made
+        dead = {v for v in alive if last_read[v] <= number}
+        alive -= dead
         stages.append(
             Stage(
-                _piece(model, inputs, outputs) if outputs else None,
+                extract(model, inputs, outputs) if outputs else None,
                 tuple(str(v.name) for v in wanted),
-                tuple(str(v.name) for v in dead),
+                tuple(str(v.name) for v in last_read if v in dead),
             )
         )
     return stages
@@ -103,7 +104,8 @@ def _missing(wanted: Sequence[ir.Value], done: set[ir.Node]) -> set[ir.Node]:
     return nodes
 
 
-def _piece(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
+def extract(model: ir.Model, inputs: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> ir.Model:
+    """The part of a network that computes some of its values from others."""
     graph = ir.convenience.extract(model.graph, list(inputs), list(outputs))
     return ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values()))
 
@@ -115,7 +117,7 @@ class Walk:
         stages: of the network.
         base: folder of its external data.
         batches: feeds of each batch.
-        threads: intra-op threads, 0 for onnxruntime's own choice.
+        runtime: how sessions run.
     """
 
     def __init__(
@@ -123,10 +125,15 @@ class Walk:
         stages: Sequence[Stage],
         base: Path,
         batches: Sequence[Mapping[str, Array]],
-        threads: int = 0,
+        runtime: Runtime = DEFAULT,
     ) -> None:
-        self._stages, self._base, self._threads = iter(stages), base, threads
+        self._stages, self._base, self._runtime = iter(stages), base, runtime
         self._alive: list[dict[str, Any]] = [dict(feeds) for feeds in batches]
+
+    @property
+    def alive(self) -> Sequence[Mapping[str, Any]]:
+        """What the stages so far have left for the later ones, of each batch."""
+        return self._alive
 
     def advance(self, weights: Mapping[str, Array]) -> list[dict[str, Array]]:
         """Run the next stage on every batch.
@@ -138,8 +145,8 @@ class Walk:
         """
         stage = next(self._stages)
         if stage.model is not None:
-            model = _ready(stage.model, weights, self._alive[0])
-            session = Session(model, base=self._base, threads=self._threads)
+            model = ready(stage.model, weights, self._alive[0])
+            session = Session(model, base=self._base, runtime=self._runtime)
             for alive in self._alive:
                 alive |= session.run_values({name: alive[name] for name in session.inputs})
         taps = [{n: _as_array(alive[n]) for n in stage.taps} for alive in self._alive]
@@ -153,13 +160,19 @@ def _as_array(value: Any) -> Array:
     return value if isinstance(value, np.ndarray) else np.asarray(value.numpy())
 
 
-def _ready(model: ir.Model, weights: Mapping[str, Array], alive: Mapping[str, Any]) -> ir.Model:
-    """A copy that holds the weights, its inputs typed as the values that will be fed."""
+def ready(model: ir.Model, weights: Mapping[str, Array], fed: Mapping[str, Any]) -> ir.Model:
+    """A copy that holds the weights, its inputs typed as the values that will be fed.
+
+    Args:
+        model: of a stage.
+        weights: what initializers hold instead of their own values, by name.
+        fed: arrays or values in onnxruntime's memory, at least of the inputs.
+    """
     copy = model.clone()
     for value in copy.graph.inputs:
-        fed = alive[str(value.name)]
-        known = isinstance(fed, np.ndarray)
-        dtype = ir.DataType.from_numpy(fed.dtype) if known else ir.DataType(fed.element_type())
+        given = fed[str(value.name)]
+        known = isinstance(given, np.ndarray)
+        dtype = ir.DataType.from_numpy(given.dtype) if known else ir.DataType(given.element_type())
         value.type, value.shape = ir.TensorType(dtype), None
     for name in copy.graph.initializers:
         if name in weights:

@@ -48,7 +48,7 @@ class LinearForm:
         return flat.reshape(shape)
 
 
-def linear_form(weight: Weight, shapes: dict[str, tuple[int, ...]] | None = None) -> LinearForm | None:
+def linear_form(weight: Weight) -> LinearForm | None:
     """The linear form of a weight; None where its use has none.
 
     A weight that several operators use has none either.
@@ -91,8 +91,13 @@ def _name(node: ir.Node, slot: int) -> str:
 
 
 def _constant(node: ir.Node, slot: int) -> str:
+    """The name of an input that is a constant of this node alone."""
     value = node.inputs[slot] if slot < len(node.inputs) else None
-    return str(value.name) if value is not None and value.const_value is not None else ""
+    return str(value.name) if value is not None and _own(value) else ""
+
+
+def _own(value: ir.Value) -> bool:
+    return value.const_value is not None and value.is_initializer() and len(value.uses()) == 1
 
 
 def _convolution(use: Use, index: Indices) -> LinearForm:
@@ -177,7 +182,7 @@ def _gemm(use: Use, index: Indices) -> LinearForm:
         return _rows_of(x.T if other == right else x, rng, most)
 
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    fits = right and bias is not None and bias.const_value is not None
+    fits = right and bias is not None and _own(bias)
     fits = fits and bias.const_value.size == len(matrix) and _beta(node) == 1  # type: ignore[union-attr]
     return LinearForm(
         matrix[None], _name(node, 1 - use.slot), columns, _constant(node, 2) if fits else ""
@@ -213,7 +218,7 @@ def _added(output: ir.Value, rows: int) -> str:
     node = uses[0].node
     value = node.inputs[1 - uses[0].idx]
     tensor = None if value is None else value.const_value
-    fits = tensor is not None and tensor.shape.numpy()[-1:] == (rows,) and tensor.size == rows
+    fits = value is not None and _own(value) and tensor is not None and tensor.shape.numpy()[-1:] == (rows,) and tensor.size == rows
     return str(value.name) if fits and value is not None else ""
 
 

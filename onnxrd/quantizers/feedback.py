@@ -1,52 +1,104 @@
-"""Error feedback: each column's rounding error is made good by the columns that come after it."""
+"""Error feedback: each column's rounding error is made good by the columns that come after it.
+
+With y = W x the mean squared change of a row's output is eᵀ H e, e being the row's error and
+H = E[x xᵀ]. H = L Lᵀ-like factors turn that into a sum over columns of (what is left of an error
+once later columns have compensated for it)², and each column in turn is rounded with all earlier
+errors in mind (optimal brain surgeon, in the order of columns of GPTQ, Frantar et al. 2023).
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int32]
+
+DAMPING = 0.01
+"""Share of the mean of H's diagonal that is added to it: samples are few, and some inputs dead."""
+
+REPAIR_DAMPING = 0.05
+"""The same for the target of the repair, which trusts the moments more."""
 
 BLOCK = 64
 
 
-def feedback_factor(moment: Floats) -> Floats:
-    """U with Uᵀ U = H⁻¹, upper triangular, [G, K, K], of H [G, K, K].
+def repaired_target(matrices: Floats, second: Floats, cross: Floats) -> Floats:
+    """What to aim at so that the layer also makes good what the layers before it broke.
 
-    Row j of U, divided by U_jj, says how the error of column j is spread over the columns after it;
-    1 / U_jj² is what is left of H_jj once they have made good what they can.
+    min_T E|W x - T x̂|² + ρ|W - T|²  ⇒  T = W (E[x x̂ᵀ] + ρ) (E[x̂ x̂ᵀ] + ρ)⁻¹
+
+    Args:
+        matrices: [G, R, K], W.
+        second: [G, K, K], E[x̂ x̂ᵀ], x̂ being the inputs behind quantized layers.
+        cross: [G, K, K], E[x x̂ᵀ].
+
+    Returns: [G, R, K].
     """
-    flipped = moment[:, ::-1, ::-1]
-    lower = np.linalg.cholesky(flipped)  # H = Lᵀ… of the reversed order, so that H⁻¹ = Uᵀ U
-    inverse = np.linalg.inv(lower)
-    return np.ascontiguousarray(inverse[:, ::-1, ::-1])
+    ridge = _ridge(second, REPAIR_DAMPING)
+    left = matrices @ (cross + ridge)
+    return np.linalg.solve((second + ridge).transpose(0, 2, 1), left.transpose(0, 2, 1)).transpose(
+        0, 2, 1
+    )
 
 
-def error_feedback(target: Array, factor: Floats, bits: Floats | None = None, slope: float = 0.0):
-    """Round to integers, column by column, each error fed back to the columns after it."""
-    groups, rows, columns = target.shape
-    rest = target.astype(np.float32)
-    U = factor.astype(np.float32)
-    diag = np.einsum("gkk->gk", U)
-    codes = np.empty(target.shape, np.int32)
-    weight = 1 / diag.astype(np.float64) ** 2
-    weight /= weight.mean(axis=1, keepdims=True)
+def remaining_cost(second: Floats) -> Floats:
+    """[G, K]: what an error in each column costs once the columns after it have compensated."""
+    _, factor = _ordered_factor(second)
+    return np.asarray(1 / np.einsum("gkk->gk", factor) ** 2)
+
+
+def error_feedback(target: Floats, second: Floats, step: float) -> Integers:
+    """Round a layer to multiples of a step, every error fed back to the columns still to come.
+
+    Args:
+        target: [G, R, K], rows to approximate.
+        second: [G, K, K], second moment of the inputs; it is damped here.
+        step: of the grid.
+
+    Returns: integers [G, R, K].
+    """
+    order, factor = _ordered_factor(second)
+    rest = np.take_along_axis(target / step, order[:, None, :], axis=2).astype(np.float32)
+    spread = (factor / np.einsum("gkk->gk", factor)[:, :, None]).astype(np.float32)
+    integers = np.empty(target.shape, np.float32)
+    columns = target.shape[2]
     for start in range(0, columns, BLOCK):
-        end = min(start + BLOCK, columns)
-        errors = np.empty((groups, rows, end - start), np.float32)
-        block = rest[:, :, start:end]
-        for j in range(end - start):
-            w = block[:, :, j]
-            q = np.rint(w)
-            if bits is not None and slope > 0:
-                toward = q - np.sign(q) 
-                gain = bits[np.abs(q).astype(int)] - bits[np.abs(toward).astype(int)]
-                cost = ((w - toward) ** 2 - (w - q) ** 2) * weight[:, start + j, None]
-                q = np.where(cost < slope * gain, toward, q)
-            codes[:, :, start + j] = q
-            e = (w - q) / diag[:, start + j, None]
-            errors[:, :, j] = e
-            if j + 1 < end - start:
-                block[:, :, j + 1 :] -= e[:, :, None] * U[:, None, start + j, start + j + 1 : end]
-        if end < columns:
-            rest[:, :, end:] -= errors @ U[:, start:end, end:]
-    return codes
+        block = slice(start, min(start + BLOCK, columns))
+        errors = _round_block(rest[:, :, block], spread[:, block, block], integers[:, :, block])
+        if block.stop < columns:
+            rest[:, :, block.stop :] -= errors @ spread[:, block, block.stop :]
+    result = np.empty(target.shape, np.int32)
+    np.put_along_axis(result, np.broadcast_to(order[:, None, :], target.shape), integers, axis=2)
+    return result
+
+
+def _round_block(rest: Array, spread: Array, integers: Array) -> Array:
+    """Round some columns, [G, R, B], in place; returns their errors."""
+    errors = np.empty_like(rest)
+    for j in range(rest.shape[2]):
+        integers[:, :, j] = np.rint(rest[:, :, j])
+        errors[:, :, j] = rest[:, :, j] - integers[:, :, j]
+        rest[:, :, j + 1 :] -= errors[:, :, j, None] * spread[:, None, j, j + 1 :]
+    return errors
+
+
+def _ordered_factor(second: Floats) -> tuple[NDArray[np.intp], Floats]:
+    """Columns in the order of falling diagonal [G, K], and U with Uᵀ U = H⁻¹ in that order.
+
+    U is upper triangular; row j over U_jj says how the error of column j is to be spread over the
+    columns after it, and 1/U_jj² is what is left of its cost.
+    """
+    damped = second + _ridge(second, DAMPING)
+    order = np.argsort(-np.einsum("gkk->gk", damped), axis=1, kind="stable")
+    damped = np.take_along_axis(damped, order[:, :, None], axis=1)
+    damped = np.take_along_axis(damped, order[:, None, :], axis=2)
+    lower = np.linalg.cholesky(damped[:, ::-1, ::-1])
+    factor = np.linalg.inv(lower)[:, ::-1, ::-1]
+    return order, np.ascontiguousarray(factor)
+
+
+def _ridge(second: Floats, share: float) -> Floats:
+    columns = second.shape[1]
+    mean = np.einsum("gkk->g", second) / columns
+    floor = max(float(mean.max(initial=0)) * 1e-6, np.finfo(np.float64).tiny)
+    return share * np.maximum(mean, floor)[:, None, None] * np.eye(columns)

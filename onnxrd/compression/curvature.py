@@ -1,0 +1,94 @@
+"""What a squared error in a weight of each tensor costs once error feedback has done its work.
+
+Diagonal importance knows nothing of what feedback makes good, which differs a hundredfold from
+layer to layer. So each tensor is quantized alone and the damage at the network's outputs measured;
+importance only says how coarsely to quantize for that.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxrd.compression.held_out import softened, softening
+from onnxrd.compression.network import Network
+from onnxrd.compression.sequential import Method, Quantization, gathered, quantize_layer
+from onnxrd.graph.session import Session
+from onnxrd.graph.stages import Walk, extract, ready
+from onnxrd.progress import Track, silent
+from onnxrd.quantizers.grid import round_to_grid
+
+Array = NDArray[Any]
+
+TRUST = 0.75
+"""Exponent of the measured correction: noise in it would otherwise be taken for sensitivity."""
+
+
+def measured_curvature(
+    network: Network, steps: Mapping[str, float], predicted: Mapping[str, float], track: Track = silent
+) -> dict[str, float]:
+    """What to multiply the curvature of each tensor with.
+
+    Args:
+        network: with the samples to measure on.
+        steps: weight → a step of the size that is going to be used.
+        predicted: weight → distortion that rounding with these steps is expected to cause.
+        track: shows progress.
+
+    Returns: factors; distortion is then that at the temperature of `softening`.
+    """
+    found = track(_damages(network, steps), "sensitivity", len(network.weights))
+    measured = dict(found)
+    scale = sum(measured.values()) / sum(predicted.values())
+    floor = 1e-4 * sum(measured.values()) / len(measured)
+    return {
+        name: scale * (max(damage, floor) / (scale * predicted[name])) ** TRUST
+        for name, damage in measured.items()
+    }
+
+
+def _damages(network: Network, steps: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """Weight → mean distortion with this weight quantized and all others as they were."""
+    walk, outputs = network.walk(), _outputs(network)
+    temperature = softening(tuple(network.heads), outputs)
+    for weight in network.loose:
+        alone = Quantization(dict(steps))
+        alone.add(weight, round_to_grid(weight.array(), steps[weight.name]))
+        yield weight.name, _damage(network, None, alone, outputs, temperature)
+    for wave in network.waves:
+        taps = walk.advance({})
+        for layer in wave:
+            alone = Quantization(dict(steps))
+            moments = gathered(layer, network.columns(layer, taps), None)
+            quantize_layer(network, layer, moments, Method(repair=False), alone)
+            yield layer.weight.name, _damage(network, walk, alone, outputs, temperature)
+
+
+def _outputs(network: Network) -> list[dict[str, Array]]:
+    session = Session(network.prepared, base=network.base, runtime=network.runtime)
+    return [session.run(feeds) for feeds in network.batches]
+
+
+def _damage(
+    network: Network,
+    walk: Walk | None,
+    alone: Quantization,
+    outputs: list[dict[str, Array]],
+    temperature: float,
+) -> float:
+    """Run what is left of the network from where the walk is, with some constants changed."""
+    starts = walk.alive if walk else network.batches
+    main = {v.name: v for node in network.prepared.graph for v in node.outputs}
+    main |= {v.name: v for v in network.prepared.graph.inputs}
+    heads = [main[head.output] for head in network.heads]
+    rest = extract(network.prepared, [main[name] for name in starts[0]], heads)
+    model = ready(rest, alone.constants(), starts[0])
+    session = Session(model, base=network.base, runtime=network.runtime)
+    total = []
+    for start, before in zip(starts, outputs):
+        after = session.run(start)
+        of_heads = [softened(h, before[h.output], after[h.output], temperature) for h in network.heads]
+        total += np.sum(of_heads, axis=0).tolist()
+    return float(np.mean(total))

@@ -1,0 +1,142 @@
+"""A network with what its compression needs at hand: layers in order, stages, data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxrd.calibration import Calibration
+from onnxrd.distortion import Head, Task, find_heads
+from onnxrd.graph.model import Model
+from onnxrd.graph.session import DEFAULT, Runtime
+from onnxrd.graph.stages import Stage, Walk, cut, reads
+from onnxrd.graph.weights import Weight
+from onnxrd.importance.linear_form import LinearForm, linear_form
+
+Array = NDArray[Any]
+
+MEMORY = 3 << 29
+"""Bytes that the values between two stages may take, roughly."""
+
+LARGEST_BATCH = 32
+MOST_SAMPLES = 1024
+POSITIONS = 8192
+"""Positions of a layer that its moments are taken over, at least; more for wide layers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A weight and the layer that it is the matrix of.
+
+    Attributes:
+        number: among the layers.
+        weight: the tensor.
+        form: how it multiplies the layer's inputs.
+    """
+
+    number: int
+    weight: Weight
+    form: LinearForm
+
+    @property
+    def most_positions(self) -> int:
+        """How many positions its moments are taken over."""
+        return max(POSITIONS, 8 * self.form.index.shape[2])
+
+
+class Network:
+    """A model cut into stages, with the samples that it is fitted on.
+
+    Args:
+        model: the original.
+        prepared: its prepared graph, which the weights belong to.
+        weights: those to compress.
+        data: the samples.
+        task: overrides what the graph's end says.
+        runtime: threads and provider.
+
+    Attributes:
+        layers: weights that have a linear form.
+        loose: the other weights.
+        waves: layers by depth: the inputs of a wave depend on earlier waves only.
+        heads: what is compared at the outputs.
+        data: the samples in use, few enough to be walked side by side.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        prepared: ir.Model,
+        weights: Sequence[Weight],
+        data: Calibration,
+        task: Task | None = None,
+        runtime: Runtime = DEFAULT,
+    ) -> None:
+        self.model, self.prepared, self.weights, self.runtime = model, prepared, weights, runtime
+        self.heads: Sequence[Head] = find_heads(prepared, task, sample_axis=data.sample_axis)
+        forms = [(w, linear_form(w)) for w in weights]
+        self.layers = [
+            Layer(number, w, form)
+            for number, (w, form) in enumerate((w, f) for w, f in forms if f is not None)
+        ]
+        self.loose = [w for w, form in forms if form is None]
+        self.waves = _waves(prepared.graph, self.layers)
+        self.data = data
+
+    @property
+    def base(self) -> Any:
+        """Folder of the model's external data."""
+        return self.model.path.parent
+
+    @cached_property
+    def stages(self) -> list[Stage]:
+        """One for each wave, which delivers the inputs of its layers, and one for the outputs."""
+        taps = [list(dict.fromkeys(layer.form.tap for layer in wave)) for wave in self.waves]
+        return cut(self.prepared, [*taps, [str(head.output) for head in self.heads]])
+
+    @cached_property
+    def batches(self) -> list[dict[str, Array]]:
+        """The feeds of the samples."""
+        return [batch.feeds for batch in self.data.batches(LARGEST_BATCH)]
+
+    def walk(self) -> Walk:
+        """A new walk from the beginning."""
+        return Walk(self.stages, self.base, self.batches, self.runtime)
+
+    def columns(self, layer: Layer, taps: Sequence[Mapping[str, Array]]) -> list[Array]:
+        """Inputs of a layer at random positions, the same ones each time: [G, P, K] a batch."""
+        most = -(-layer.most_positions // len(taps))
+        return [
+            layer.form.columns(
+                np.asarray(values[layer.form.tap], np.float32),
+                np.random.default_rng([layer.number, number]),
+                most,
+            )
+            for number, values in enumerate(taps)
+        ]
+
+    def constant(self, name: str) -> Array:
+        """What an initializer of the prepared graph holds."""
+        value = self.prepared.graph.initializers[name].const_value
+        assert value is not None
+        return np.asarray(value.numpy())
+
+
+def _waves(graph: ir.Graph, layers: Sequence[Layer]) -> list[list[Layer]]:
+    """Layers by how many layers lie before them on the longest path."""
+    at: dict[ir.Node, list[Layer]] = {}
+    for layer in layers:
+        at.setdefault(layer.weight.uses[0].node, []).append(layer)
+    depth: dict[ir.Value, int] = {}
+    waves: dict[int, list[Layer]] = {}
+    for node in graph:
+        here = max((depth.get(value, 0) for value in reads(node)), default=0)
+        if node in at:
+            waves.setdefault(here, []).extend(at[node])
+            here += 1
+        depth.update(dict.fromkeys(node.outputs, here))
+    return [waves[number] for number in sorted(waves)]

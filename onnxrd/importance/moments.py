@@ -1,0 +1,64 @@
+"""Second moments of a layer's inputs: what errors in a row of its weight cost together."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+Floats = NDArray[np.float64]
+
+
+@dataclass
+class Moments:
+    """Sums over positions of a layer's inputs: x in the original network, x̂ in the quantized one.
+
+    Attributes:
+        groups: G.
+        columns: K.
+        count: positions so far.
+        x: [G, K], Σ x.
+        xq: [G, K], Σ x̂.
+        qq: [G, K, K], Σ x̂ x̂ᵀ.
+        xxq: [G, K, K], Σ x x̂ᵀ.
+    """
+
+    groups: int
+    columns: int
+    count: int = 0
+    x: Floats = field(init=False)
+    xq: Floats = field(init=False)
+    qq: Floats = field(init=False)
+    xxq: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.x, self.xq = np.zeros((2, self.groups, self.columns))
+        self.qq, self.xxq = np.zeros((2, self.groups, self.columns, self.columns))
+
+    def add(self, original: Array, quantized: Array | None = None) -> None:
+        """Count positions in.
+
+        Args:
+            original: [G, P, K], x.
+            quantized: [G, P, K], x̂ at the same positions; None where it is the same.
+        """
+        other = original if quantized is None else quantized
+        self.count += original.shape[1]
+        self.x += original.sum(axis=1, dtype=np.float64)
+        self.xq += other.sum(axis=1, dtype=np.float64)
+        square = other.transpose(0, 2, 1) @ other
+        self.qq += square
+        self.xxq += square if quantized is None else original.transpose(0, 2, 1) @ other
+
+    def second(self, *, centred: bool) -> tuple[Floats, Floats]:
+        """E[x̂ x̂ᵀ] and E[x x̂ᵀ], [G, K, K] each; centred: without the product of the means."""
+        qq, xxq = self.qq / self.count, self.xxq / self.count
+        if centred:
+            x, xq = self.means()
+            qq = qq - xq[:, :, None] * xq[:, None, :]
+            xxq = xxq - x[:, :, None] * xq[:, None, :]
+        return qq, xxq
+
+    def means(self) -> tuple[Floats, Floats]:
+        """E[x] and E[x̂], [G, K] each."""
+        return self.x / self.count, self.xq / self.count
