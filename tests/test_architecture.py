@@ -21,7 +21,7 @@ ROOMS = [
     "allocation",
     "evaluation diagnosis bounds",
     "options",
-    "report",
+    "report compression",
     "pipeline",
     "cli",
 ]

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxrd.compression.held_out import softened, softening
@@ -27,7 +26,10 @@ TRUST = 0.75
 
 
 def measured_curvature(
-    network: Network, steps: Mapping[str, float], predicted: Mapping[str, float], track: Track = silent
+    network: Network,
+    steps: Mapping[str, float],
+    predicted: Mapping[str, float],
+    track: Track = silent,
 ) -> dict[str, float]:
     """What to multiply the curvature of each tensor with.
 
@@ -89,6 +91,8 @@ def _damage(
     total = []
     for start, before in zip(starts, outputs):
         after = session.run(start)
-        of_heads = [softened(h, before[h.output], after[h.output], temperature) for h in network.heads]
+        of_heads = [
+            softened(h, before[h.output], after[h.output], temperature) for h in network.heads
+        ]
         total += np.sum(of_heads, axis=0).tolist()
     return float(np.mean(total))

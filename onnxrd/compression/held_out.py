@@ -8,16 +8,17 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxrd.calibration import Calibration
+from onnxrd.calibration import Batch, Calibration
 from onnxrd.distortion import Head, distortion, log_probabilities, log_softmax
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, Runtime, Session
 
 Array = NDArray[Any]
+Floats = NDArray[np.float64]
 
 BATCH = 32
-KEPT = 1 << 30
-"""Bytes that the original's outputs may take so that they are kept."""
+
+TEMPERATURES = (1.0, 2.0, 4.0)
 
 CONFIDENT = 0.9
 """A network whose mean confidence is above this is softened until it is not."""
@@ -68,33 +69,38 @@ class HeldOut:
 
     def measure(self, constants: Mapping[str, Array]) -> Damage:
         """The damage of replacing constants of the prepared graph, by name."""
-        session = Session(replaced(self.prepared, constants), base=self.model.path.parent, runtime=self._runtime)
-        totals: list[list[float]] = [[], [], [], []]
-        for batch, before in zip(self.data.batches(BATCH), self._outputs):
-            after = session.run(batch.feeds)
-            for number, value in enumerate(self._compare(before, after, batch)):
-                totals[number] += value
-        distortions, smooth, energies, drops = (np.asarray(t) for t in totals)
+        changed, base = replaced(self.prepared, constants), self.model.path.parent
+        session = Session(changed, base=base, runtime=self._runtime)
+        samples = [
+            self._compare(before, session.run(batch.feeds), batch)
+            for batch, before in zip(self.data.batches(BATCH), self._outputs)
+        ]
+        plain, smooth, energies, drops = (np.concatenate(column) for column in zip(*samples))
         return Damage(
-            float(distortions.mean()),
-            float(distortions.mean() / energies.mean()) if energies.size else float("nan"),
+            float(plain.mean()),
+            float(plain.mean() / energies.mean()) if energies.size else float("nan"),
             float(smooth.mean()),
             float(drops.mean()) if drops.size else None,
         )
 
-    def _compare(self, before: Mapping[str, Array], after: Mapping[str, Array], batch: Any) -> Any:
-        plain, smooth, energy, drop = 0.0, 0.0, [], []
+    def _compare(
+        self, before: Mapping[str, Array], after: Mapping[str, Array], batch: Batch
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        """Of each sample: distortion, the same softened, energy (regression), loss of accuracy."""
+        plain, smooth = np.zeros((2, batch.size))
+        energies, drops = np.zeros((2, 0))
         for head in self.heads:
-            rows = [o[head.output] for o in (before, after)]
+            old, new = before[head.output], after[head.output]
             if head.sample_axis:
-                rows = [r[: batch.size] for r in rows]
-            plain = plain + distortion(head, *rows)
-            smooth = smooth + softened(head, *rows, self.temperature)
+                old, new = old[: batch.size], new[: batch.size]
+            plain += distortion(head, old, new)
+            smooth += softened(head, old, new, self.temperature)
             if head.task == "regression":
-                energy += distortion(head, rows[0], np.zeros_like(rows[0])).tolist()
+                energy = distortion(head, old, np.zeros_like(old))
+                energies = energies + energy if energies.size else energy
             elif batch.labels is not None:
-                drop += _drops(head, rows, batch.labels)
-        return plain.tolist(), smooth.tolist(), energy, drop
+                drops = np.append(drops, _drops(head, old, new, batch.labels))
+        return plain, smooth, energies, drops
 
 
 def replaced(prepared: ir.Model, constants: Mapping[str, Array]) -> ir.Model:
@@ -115,22 +121,23 @@ def softened(head: Head, original: Array, changed: Array, temperature: float) ->
 
 def softening(heads: tuple[Head, ...], outputs: list[dict[str, Array]]) -> float:
     """The lowest of a few temperatures at which the network is no longer sure of everything."""
-    for temperature in (1.0, 2.0, 4.0):
-        confidence = [
-            float(np.exp(log_softmax(log_probabilities(h, o[h.output]) / temperature)).max(-1).mean())
-            for h in heads
-            if h.task == "classification"
-            for o in outputs
-        ]
-        if not confidence or np.mean(confidence) <= CONFIDENT:
-            break
-    return temperature
+    said = [
+        log_probabilities(head, output[head.output])
+        for head in heads
+        if head.task == "classification"
+        for output in outputs
+    ]
+    for temperature in TEMPERATURES[:-1]:
+        sure = [np.exp(log_softmax(rows / temperature)).max(axis=-1).mean() for rows in said]
+        if not sure or np.mean(sure) <= CONFIDENT:
+            return temperature
+    return TEMPERATURES[-1]
 
 
-def _drops(head: Head, rows: list[Array], labels: Array) -> list[float]:
+def _drops(head: Head, original: Array, changed: Array, labels: Array) -> Floats:
     """Of each sample, 1 if only the original is right, -1 if only the other one is."""
-    best = [log_probabilities(head, r).argmax(axis=-1) for r in rows]
+    best = [log_probabilities(head, rows).argmax(axis=-1) for rows in (original, changed)]
     if labels.size != best[0].size:
-        return []
+        return np.zeros(0)
     right = [(b == labels.reshape(b.shape)).mean(axis=-1) for b in best]
-    return list((right[0] - right[1]).tolist())
+    return np.asarray(right[0] - right[1])

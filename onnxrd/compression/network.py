@@ -10,7 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxrd.calibration import Calibration
-from onnxrd.distortion import Head, Task, find_heads
+from onnxrd.distortion import Head, Tasks, find_heads
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, Runtime
 from onnxrd.graph.stages import Stage, Walk, cut, reads
@@ -45,7 +45,7 @@ class Layer:
     @property
     def most_positions(self) -> int:
         """How many positions its moments are taken over."""
-        return max(POSITIONS, 8 * self.form.index.shape[2])
+        return max(POSITIONS, 8 * int(self.form.index.shape[2]))
 
 
 class Network:
@@ -73,7 +73,7 @@ class Network:
         prepared: ir.Model,
         weights: Sequence[Weight],
         data: Calibration,
-        task: Task | None = None,
+        task: Tasks = None,
         runtime: Runtime = DEFAULT,
     ) -> None:
         self.model, self.prepared, self.weights, self.runtime = model, prepared, weights, runtime

@@ -122,7 +122,7 @@ class Sequential:
 def _inputs(layer: Layer) -> int:
     """Numbers in the inputs of a layer at one position."""
     groups, _, columns = layer.form.index.shape
-    return groups * columns
+    return int(groups * columns)
 
 
 def gathered(layer: Layer, inputs: Sequence[Array], others: Sequence[Array] | None) -> Moments:

@@ -33,12 +33,13 @@ from onnxrd.encodings.registry import (
     cheapest_together,
     options,
 )
-from onnxrd.encodings.slot import Slot, slots
+from onnxrd.encodings.slot import Constants, Slot, slots
 from onnxrd.encodings.writing import FileSize, drop_repetitions, write
 
 __all__ = [
     "DOMAIN",
     "ENCODINGS",
+    "Constants",
     "Encoding",
     "FileSize",
     "Fragment",

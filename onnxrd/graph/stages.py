@@ -64,9 +64,9 @@ def cut(model: ir.Model, taps: Sequence[Sequence[str]]) -> list[Stage]:
     pieces = []
     for names in taps:
         wanted = [main[name] for name in names]
-        nodes = _missing(wanted, done)
-        done |= nodes
-        pieces.append((wanted, sorted(nodes, key=order.__getitem__)))
+        nodes = sorted(_missing(wanted, done), key=order.__getitem__)
+        done.update(nodes)
+        pieces.append((wanted, nodes))
     last_read: dict[ir.Value, int] = {}
     for number, (wanted, nodes) in enumerate(pieces):
         for value in (*wanted, *(v for node in nodes for v in reads(node))):

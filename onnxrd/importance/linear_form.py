@@ -8,6 +8,7 @@ of that output.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -41,7 +42,7 @@ class LinearForm:
         """[G, R, K] of [*weight]."""
         return np.asarray(weight.reshape(-1)[self.index])
 
-    def weight(self, matrices: Array, shape: tuple[int, ...]) -> Array:
+    def weight(self, matrices: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """[*weight] of [G, R, K]."""
         flat = np.empty(self.index.size, matrices.dtype)
         flat[self.index.reshape(-1)] = matrices.reshape(-1)
@@ -128,9 +129,7 @@ def _convolution(use: Use, index: Indices) -> LinearForm:
         return split.transpose(1, 0, 3, 2, 4).reshape(groups, n * positions, -1)
 
     rows = index.shape[0] // groups
-    return LinearForm(
-        index.reshape(groups, rows, -1), _name(node, 0), columns, _constant(node, 2)
-    )
+    return LinearForm(index.reshape(groups, rows, -1), _name(node, 0), columns, _constant(node, 2))
 
 
 def _padding(
@@ -140,9 +139,7 @@ def _padding(
     if auto == "VALID":
         return [0] * rank, [0] * rank
     if auto in ("SAME_UPPER", "SAME_LOWER"):
-        needed = [
-            max((-(-n // t) - 1) * t + s - n, 0) for n, s, t in zip(shape, spans, strides)
-        ]
+        needed = [max((-(-n // t) - 1) * t + s - n, 0) for n, s, t in zip(shape, spans, strides)]
         less, more = [n // 2 for n in needed], [n - n // 2 for n in needed]
         return (less, more) if auto == "SAME_UPPER" else (more, less)
     return pads[:rank], pads[rank:]
@@ -151,7 +148,7 @@ def _padding(
 def _transposed_convolution(use: Use, index: Indices) -> LinearForm:
     """Each input position sends its channels to all of a window: rows are channels × taps."""
     groups = _int(use.node, "group", 1)
-    channels, out = index.shape[:2]
+    channels = index.shape[0]
     split = index.reshape(groups, channels // groups, -1)
     bias = _constant(use.node, 2) if index[0, 0].size == 1 else ""
 
@@ -218,7 +215,13 @@ def _added(output: ir.Value, rows: int) -> str:
     node = uses[0].node
     value = node.inputs[1 - uses[0].idx]
     tensor = None if value is None else value.const_value
-    fits = value is not None and _own(value) and tensor is not None and tensor.shape.numpy()[-1:] == (rows,) and tensor.size == rows
+    fits = (
+        value is not None
+        and _own(value)
+        and tensor is not None
+        and tensor.shape.numpy()[-1:] == (rows,)
+        and tensor.size == rows
+    )
     return str(value.name) if fits and value is not None else ""
 
 
@@ -226,7 +229,9 @@ def _recurrent(use: Use, index: Indices) -> LinearForm:
     """The input weights [directions, gates·H, K] of LSTM, GRU and RNN; x is [T, N, K]."""
 
     def columns(x: Array, rng: np.random.Generator, most: int) -> Array:
-        return np.broadcast_to(_rows_of(x, rng, most), (len(index), *_rows_of(x, rng, most).shape[1:]))
+        return np.broadcast_to(
+            _rows_of(x, rng, most), (len(index), *_rows_of(x, rng, most).shape[1:])
+        )
 
     return LinearForm(index, _name(use.node, 0), columns)
 

@@ -35,10 +35,9 @@ def repaired_target(matrices: Floats, second: Floats, cross: Floats) -> Floats:
     Returns: [G, R, K].
     """
     ridge = _ridge(second, REPAIR_DAMPING)
-    left = matrices @ (cross + ridge)
-    return np.linalg.solve((second + ridge).transpose(0, 2, 1), left.transpose(0, 2, 1)).transpose(
-        0, 2, 1
-    )
+    left = (matrices @ (cross + ridge)).transpose(0, 2, 1)
+    target = np.linalg.solve(second + ridge, left)  # the left side is symmetric
+    return np.asarray(target.transpose(0, 2, 1), np.float64)
 
 
 def remaining_cost(second: Floats) -> Floats:
@@ -101,4 +100,4 @@ def _ridge(second: Floats, share: float) -> Floats:
     columns = second.shape[1]
     mean = np.einsum("gkk->g", second) / columns
     floor = max(float(mean.max(initial=0)) * 1e-6, np.finfo(np.float64).tiny)
-    return share * np.maximum(mean, floor)[:, None, None] * np.eye(columns)
+    return np.asarray(share * np.maximum(mean, floor)[:, None, None] * np.eye(columns))

@@ -5,6 +5,8 @@ a quarter of a bit from Shannon's bound at high rate; large steps prune, for mos
 then.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,7 +20,7 @@ def round_to_grid(weight: Array, step: float) -> Integers:
     return np.rint(np.asarray(weight, np.float64) / step).astype(np.int32)
 
 
-def grid_codebook(integers: Integers, step: float, dtype: np.dtype) -> Codebook:
+def grid_codebook(integers: Integers, step: float, dtype: np.dtype[Any]) -> Codebook:
     """Integers on a grid as a codebook of the levels that occur, zero among them.
 
     Args:
@@ -28,7 +30,7 @@ def grid_codebook(integers: Integers, step: float, dtype: np.dtype) -> Codebook:
     """
     least, most = min(int(integers.min(initial=0)), 0), max(int(integers.max(initial=0)), 0)
     codes = integers - least
-    levels = (np.arange(least, most + 1) * np.float64(step)).astype(dtype)
+    levels = np.arange(least, most + 1).astype(dtype) * dtype.type(step)
     return Codebook(codes.astype(np.min_scalar_type(most - least)), levels)
 
 

@@ -13,7 +13,8 @@ import pytest
 import onnxrd.encodings
 import onnxrd.graph.model
 import onnxrd.importance.diagonal
-import onnxrd.pipeline
+import onnxrd.pipeline.job
+import onnxrd.pipeline.output
 from onnxrd.errors import ModelError
 from tests import networks
 
@@ -74,7 +75,7 @@ def test_places_that_cannot_be_written(command, calib, refused, tmp_path, monkey
     def worked(*_, **__):
         raise AssertionError("work began before the output was looked at")
 
-    monkeypatch.setattr(onnxrd.pipeline, "fisher", worked)
+    monkeypatch.setattr(onnxrd.pipeline.job, "fisher", worked)
     for output, telling in (
         (tmp_path / "no" / "such" / "out", "cannot write"),
         (calib / "out", "cannot write"),
@@ -152,11 +153,11 @@ def test_a_file_that_does_not_do_what_it_should(
 @pytest.mark.parametrize(
     ("room", "step"),
     [
-        (onnxrd.pipeline, "fisher"),
+        (onnxrd.pipeline.job, "fisher"),
         (onnxrd.encodings, "write"),
-        (onnxrd.pipeline, "save"),
-        (onnxrd.pipeline, "verify"),
-        (onnxrd.pipeline, "evaluate"),
+        (onnxrd.pipeline.output, "save"),
+        (onnxrd.pipeline.output, "verify"),
+        (onnxrd.pipeline.output, "evaluate"),
         (onnxrd.graph.model.os, "replace"),
     ],
     ids=lambda v: v if isinstance(v, str) else "",
@@ -174,7 +175,7 @@ def test_a_full_disk(command, refused, tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(onnxrd.pipeline, "save", full)
+    monkeypatch.setattr(onnxrd.pipeline.output, "save", full)
     monkeypatch.setattr(np, "savez", full)
     refused(1, "cannot write", "No space left", arguments=(*command, "-o", tmp_path / "out"))
 

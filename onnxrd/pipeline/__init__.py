@@ -1,0 +1,14 @@
+"""Where the rooms meet: a model and data in, a smaller verified model out.
+
+::
+
+    model.onnx ──load──► Model ──find_weights──► weights
+    data ──► Calibration ──fisher──► Importance ┐
+    weights ────────────────────────────────────┴─quantizers─► Quantized ──encodings──► fragments
+    Model + fragments ──write──► file ──verify, evaluate──► Result
+"""
+
+from onnxrd.pipeline.codebooks import prune, quantize
+from onnxrd.pipeline.job import measure_importance
+
+__all__ = ["measure_importance", "prune", "quantize"]

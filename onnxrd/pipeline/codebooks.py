@@ -1,0 +1,118 @@
+"""The paper's two compressors: codebooks of a few levels, and pruning."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from onnxrd import quantizers
+from onnxrd.errors import SettingError
+from onnxrd.graph.model import atomic_output, load, scratch
+from onnxrd.graph.weights import Weight, find_weights
+from onnxrd.importance import Importance
+from onnxrd.options import Options
+from onnxrd.pipeline.job import PathLike, choose, files_of, prepare
+from onnxrd.pipeline.output import finish
+from onnxrd.quantizers import Quantized
+from onnxrd.report.result import Result
+
+Quantizer = Callable[[Sequence[Weight], Importance], Iterator[Quantized]]
+"""Weights and what errors in them cost → one approximation of each, in the same order."""
+
+
+def quantize(
+    model: PathLike,
+    output: PathLike,
+    *,
+    clusters: int = 16,
+    keep: float = 1.0,
+    data: Any = None,
+    importance: PathLike | Importance | None = None,
+    options: Options | None = None,
+) -> Result:
+    """Replace every weight's values by a few levels, found by importance-weighted k-means.
+
+    Args:
+        model: path of the original.
+        output: path to write; never the original.
+        clusters: levels of each weight's codebook.
+        keep: share of each weight's entries that may be other than zero; below 1 the rest is
+            pruned and one level is zero.
+        data: calibration data in any form that `onnxrd.calibration.load` takes.
+        importance: measured before, instead of by way of the data; a path or a value.
+        options: see there.
+
+    Raises:
+        OnnxrdError: see `onnxrd.errors`; nothing has been written then.
+    """
+    if clusters < 2:
+        raise SettingError(f"{clusters} clusters cannot hold a weight. Take 2 or more.")
+    _check_share(keep)
+
+    def quantizer(weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
+        for weight in weights:
+            array, cost = weight.array(), h.damped(weight.name, weight.shape)
+            quartic = h.damped_quartic(weight.name) if h.quartic else None
+            yield quantizers.prune_and_quantize(array, cost, keep, clusters, quartic)
+
+    return _compress(model, output, quantizer, data, importance, options or Options())
+
+
+def prune(
+    model: PathLike,
+    output: PathLike,
+    *,
+    keep: float,
+    scope: Literal["layer", "global"] = "layer",
+    data: Any = None,
+    importance: PathLike | Importance | None = None,
+    options: Options | None = None,
+) -> Result:
+    """Set the weights that matter least, by h·w², to zero and keep the others as they are.
+
+    Args:
+        model: path of the original.
+        output: path to write; never the original.
+        keep: share of the weights to keep.
+        scope: the same share in every layer (as in the paper), or one threshold for all.
+        data: as for `quantize`.
+        importance: as for `quantize`.
+        options: see there.
+
+    Raises:
+        OnnxrdError: see `onnxrd.errors`; nothing has been written then.
+    """
+    _check_share(keep)
+
+    def quantizer(weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
+        arrays = {w.name: w.array() for w in weights}
+        costs = {w.name: h.damped(w.name, w.shape) for w in weights}
+        quartic = {name: h.damped_quartic(name) for name in h.quartic}
+        pruned = quantizers.prune(arrays, costs, keep, scope=scope, quartic=quartic or None)
+        yield from (pruned[w.name] for w in weights)
+
+    return _compress(model, output, quantizer, data, importance, options or Options())
+
+
+def _compress(
+    model: PathLike,
+    output: PathLike,
+    quantizer: Quantizer,
+    data: Any,
+    importance: PathLike | Importance | None,
+    options: Options,
+) -> Result:
+    """Quantize every weight, write, verify, measure; only then the output appears."""
+    original, path = load(model), Path(output)
+    weights, skipped = choose(original, find_weights(original), options.exclude)
+    with atomic_output(path, never=(*original.files, *files_of(data, importance))) as temporary:
+        job = prepare(original, data, importance, options)
+        pairs = zip(weights, quantizer(weights, job.importance))
+        tracked = options.track(pairs, "quantizing", len(weights))
+        shelf = quantizers.Shelf(scratch(temporary))
+        done = {weight: shelf.put(quantized) for weight, quantized in tracked}
+        return finish(job, done, skipped, temporary, path)
+
+
+def _check_share(keep: float) -> None:
+    if not 0 < keep <= 1:
+        raise SettingError(f"cannot keep a share of {keep}: take one above 0 and up to 1.")

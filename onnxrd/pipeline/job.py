@@ -1,0 +1,138 @@
+"""A model to compress, and what guides it: settings, data, importance."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from onnxrd.calibration import Calibration
+from onnxrd.calibration import load as load_data
+from onnxrd.distortion import regression
+from onnxrd.errors import CalibrationError, SettingError, TargetError
+from onnxrd.graph.model import Model
+from onnxrd.graph.weights import QUANTIZED, Weight
+from onnxrd.importance import Importance, fisher, identity, load_importance, supervised
+from onnxrd.options import Options
+
+PathLike = str | os.PathLike[str]
+
+
+def measure_importance(model: Model, data: Calibration | None, options: Options) -> Importance:
+    """Importance as the options ask for it; identity needs no data.
+
+    Raises:
+        ImportanceError, CalibrationError: see `onnxrd.importance.diagonal`; or there are no data.
+    """
+    if options.objective == "identity":
+        return identity(model)
+    if data is None:
+        raise CalibrationError("importance is measured on data: give --data.")
+    objective, estimator, runtime, track = (
+        options.objective,
+        options.estimator,
+        options.runtime,
+        options.track,
+    )
+    task = regression(options.task) if objective == "regression" else options.task
+    if objective == "fisher" or objective == "regression":
+        measured = fisher(model, data, estimator=estimator, task=task, runtime=runtime, track=track)
+    else:
+        measured = supervised(
+            model, data, objective, estimator=estimator, task=task, runtime=runtime, track=track
+        )
+    return measured if options.damping is None else replace(measured, damping=options.damping)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A model to compress, with what guides it."""
+
+    model: Model
+    data: Calibration | None
+    importance: Importance
+    options: Options
+    warnings: tuple[str, ...]
+
+
+def files_of(*inputs: Any) -> tuple[Path, ...]:
+    """Those inputs that are paths."""
+    return tuple(Path(given) for given in inputs if isinstance(given, (str, os.PathLike)))
+
+
+def choose(
+    model: Model, found: Sequence[Weight], exclude: Sequence[str]
+) -> tuple[list[Weight], dict[str, str]]:
+    """Weights to compress, and the others that stand for real numbers with their reasons.
+
+    Raises:
+        SettingError: a pattern matches nothing.
+        TargetError: nothing is left to compress.
+    """
+    excluded: set[str] = set()
+    for pattern in exclude:
+        matching = {w.name for w in found if w.name == pattern or fnmatchcase(w.name, pattern)}
+        excluded |= matching
+        if not matching:
+            raise SettingError(
+                f"--exclude {pattern!r} matches no weight. `onnxrd inspect` lists their names."
+            )
+    chosen = [w for w in found if not w.skip and w.name not in excluded]
+    others = {
+        w.name: w.skip or "excluded"
+        for w in found
+        if w.name in excluded or (w.skip and (w.floating or w.skip.startswith(QUANTIZED)))
+    }
+    if not chosen:
+        but = " besides those excluded" if exclude else ""
+        quantized = any(reason.startswith(QUANTIZED) for reason in others.values())
+        why = "its weights are quantized already" if quantized else "see `onnxrd inspect`"
+        raise TargetError(f"{model.path} has no weights to compress{but}: {why}.")
+    return chosen, others
+
+
+def prepare(
+    model: Model, data: Any, importance: PathLike | Importance | None, options: Options
+) -> Job:
+    """Importance from a file, from the data, or none, with what has to be said about it."""
+    samples = None
+    if data is not None:
+        samples = load_data(data, model.inputs, samples=options.samples, seed=options.seed)
+    warnings = []
+    if importance is not None:
+        h = _measured_before(model, importance, options)
+        if samples is None:
+            warnings.append(
+                "no calibration data: the damage is predicted, but NOT measured. Give --data."
+            )
+    elif samples is not None:
+        h = measure_importance(model, samples, options)
+    else:
+        h = identity(model)
+        warnings.append(
+            "no calibration data: all weights are taken to be alike (plain magnitude), and the "
+            "damage is NOT measured. Give --data."
+        )
+    if h.fallbacks:
+        warnings.append(
+            f"{len(h.fallbacks)} weights have no derivative, finite differences stand in for it, "
+            f"coarsely: {'; '.join(sorted(set(h.fallbacks.values())))}."
+        )
+    if h.proxies:
+        warnings.append(
+            f"{len(h.proxies)} weights have no measured importance, the mean of the others stands "
+            f"in for it: {'; '.join(sorted(set(h.proxies.values())))}."
+        )
+    return Job(model, samples, h, options, tuple(warnings))
+
+
+def _measured_before(
+    model: Model, importance: PathLike | Importance, options: Options
+) -> Importance:
+    if not isinstance(importance, Importance):
+        importance = load_importance(Path(importance), model)
+    importance.check_model(model)
+    if options.damping is not None:
+        importance = replace(importance, damping=options.damping)
+    return importance

@@ -1,0 +1,159 @@
+"""The compressed model as a file: written, verified, measured."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxrd import encodings, quantizers
+from onnxrd.errors import ModelError, TargetError
+from onnxrd.evaluation import count_parameters, evaluate, example_feeds, verify
+from onnxrd.graph.model import Model, load, save, scratch
+from onnxrd.graph.weights import Weight
+from onnxrd.pipeline.job import Job
+from onnxrd.quantizers import Codebook, Quantized
+from onnxrd.report.result import Layer, Result
+
+Array = NDArray[Any]
+
+LARGE = 1 << 26
+"""Bytes of weights above which a model is not put together in memory to be verified."""
+
+
+def finish(
+    job: Job,
+    done: Mapping[Weight, Quantized],
+    skipped: Mapping[str, str],
+    temporary: Path,
+    path: Path,
+    *,
+    constants: Mapping[str, Array] | None = None,
+) -> Result:
+    """Write, verify and measure a compressed model.
+
+    Args:
+        job: the original, and what guided its compression.
+        done: what became of the weights.
+        skipped: the other floating-point constants with their reasons.
+        temporary: where to write.
+        path: where the file will be.
+        constants: other constants of the graph that changed, by name.
+
+    Raises:
+        TargetError: the file is not smaller than the original.
+        VerificationError: it does not do what it should.
+    """
+    original = job.model
+    layers = _write(job, done, constants or {}, temporary)
+    written = load(temporary)
+    if written.nbytes >= original.nbytes and not job.options.force:
+        raise TargetError(
+            f"the result would take {written.nbytes} bytes, the original takes "
+            f"{original.nbytes}: nothing was written. Take fewer clusters or keep less, or "
+            "insist with --force."
+        )
+    return Result(
+        path,
+        tuple(layers),
+        {**skipped, **_left_dense(done, layers)},
+        (original.nbytes, written.nbytes),
+        count_parameters(original),
+        job.importance.about(),
+        sum(layer.distortion for layer in layers) if job.importance.in_nats else None,
+        _measure(job, written),
+        job.warnings,
+    )
+
+
+def _write(
+    job: Job, done: Mapping[Weight, Quantized], constants: Mapping[str, Array], path: Path
+) -> list[Layer]:
+    """Write the compressed model and verify the file against its dense equivalent."""
+    by_name = {weight.name: quantized for weight, quantized in done.items()}
+    smaller, dense = job.model.holding(by_name), job.model.prepared()
+    slots = encodings.slots(smaller, by_name)
+    fragments = encodings.cheapest_together(by_name, slots, force=job.options.encoding)
+    if job.options.encoding is None:
+        fragments = {n: f for n, f in fragments.items() if f.encoding != "dense"}
+    encodings.write(smaller, fragments)
+    _replace(smaller, constants)
+    _replace(dense, constants)
+    save(smaller, path)
+    layers = []
+    for weight, quantized in done.items():
+        if weight.name in fragments:
+            dense.graph.initializers[weight.name].const_value = _dense(weight, quantized)
+            layers.append(_layer(job, weight, quantized, fragments[weight.name]))
+    _verify(job, dense, path)
+    return layers
+
+
+def _replace(model: ir.Model, constants: Mapping[str, Array]) -> None:
+    """Give constants of a model other values, wherever they are held."""
+    held = encodings.Constants(model)
+    for name, array in constants.items():
+        value, tensor = held[name], ir.tensor(array)
+        node = value.producer()
+        if node is None:
+            value.const_value = tensor
+        else:
+            node.attributes["value"] = ir.AttrTensor("value", tensor)
+            node.attributes.pop("value_floats", None)
+
+
+def _dense(weight: Weight, quantized: Quantized) -> ir.LazyTensor:
+    dtype, shape = ir.DataType.from_numpy(weight.dtype), ir.Shape(weight.shape)
+    return ir.LazyTensor(lambda: ir.tensor(quantized.dequantize()), dtype, shape)
+
+
+def _verify(job: Job, dense: ir.Model, path: Path) -> None:
+    reference, runtime = scratch(path) / "dense.onnx", job.options.runtime
+    save(dense, reference, external_above=LARGE)
+    if job.data is not None:
+        verify(path, reference, next(iter(job.data.batches(4))).feeds, runtime)
+        return
+    try:
+        verify(path, reference, example_feeds(job.model.inputs), runtime)
+    except ModelError as error:
+        raise ModelError(
+            f"the model does not run on made-up inputs, give some by --data: {error}"
+        ) from error
+
+
+def _layer(job: Job, weight: Weight, quantized: Quantized, fragment: encodings.Fragment) -> Layer:
+    approximation = quantized.dequantize()
+    h = job.importance.measured(weight.name, weight.shape)
+    return Layer(
+        weight.name,
+        weight.role,
+        weight.shape,
+        len(quantized.levels) if isinstance(quantized, Codebook) else None,
+        float(np.count_nonzero(approximation)) / weight.size,
+        fragment.encoding,
+        fragment.nbytes,
+        8 * fragment.nbytes / weight.size,
+        quantizers.weighted_distortion(weight.array(), approximation, h),
+        job.importance.proxies.get(weight.name, ""),
+    )
+
+
+def _left_dense(weights: Iterable[Weight], layers: Sequence[Layer]) -> dict[str, str]:
+    done = {layer.name for layer in layers}
+    return {w.name: "no encoding of it is smaller" for w in weights if w.name not in done}
+
+
+def _measure(job: Job, written: Model) -> Any:
+    if job.data is None:
+        return None
+    return evaluate(
+        job.model,
+        written,
+        job.data,
+        task=job.options.task,
+        timed=False,
+        runtime=job.options.runtime,
+        track=job.options.track,
+    )
