@@ -14,7 +14,8 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxrd.graph.weights import Use, Weight
+from onnxrd.graph.uses import Use
+from onnxrd.graph.weights import Weight
 
 Array = NDArray[np.float32]
 Indices = NDArray[np.intp]
