@@ -71,8 +71,7 @@ def write(model: ir.Model, fragments: Mapping[str, Fragment]) -> None:
     values: dict[str, ir.Value] = {}
     nodes: list[ir.Node] = []
     written: set[int] = set()
-    for fragment in fragments.values():
-        _add_shared(model, fragment, values)
+    _add_shared(model, fragments.values(), values)
     for fragment in fragments.values():
         for name, tensor in fragment.tensors.items():
             values[name] = _add_tensor(model, name, tensor, listed=fragment.listed)
@@ -132,14 +131,17 @@ def _replace(old: ir.Value, new: ir.Value) -> None:
     old.replace_all_uses_with(new, replace_graph_outputs=True)
 
 
-def _add_shared(model: ir.Model, fragment: Fragment, values: dict[str, ir.Value]) -> None:
-    for name, part in fragment.shared.items():
+def _add_shared(
+    model: ir.Model, fragments: Iterable[Fragment], values: dict[str, ir.Value]
+) -> None:
+    once = {name: (part, f.listed) for f in fragments for name, part in f.shared.items()}
+    for name, (part, listed) in once.items():
         if isinstance(part, onnx.OperatorSetIdProto):
             model.opset_imports[part.domain] = part.version
         elif isinstance(part, onnx.FunctionProto):
             _add_function(model, part)
-        elif not isinstance(part, Steps) and name not in values:
-            values[name] = _add_tensor(model, name, part, listed=fragment.listed)
+        elif not isinstance(part, Steps):
+            values[name] = _add_tensor(model, name, part, listed=listed)
 
 
 def _add_function(model: ir.Model, proto: onnx.FunctionProto) -> None:

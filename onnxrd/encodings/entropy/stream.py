@@ -26,7 +26,7 @@ def accepts(quantized: Quantized, slot: Slot) -> bool:
     """Whether a weight can be in a stream: codes of a codebook, opset 11."""
     if not isinstance(quantized, Codebook) or slot.opset < 11 or 0 in quantized.shape:
         return False
-    return len(quantized.levels) < 1 << 15 and quantized.codes.size < 1 << 31
+    return len(quantized.levels) < 1 << 15 and math.prod(quantized.shape) < 1 << 31
 
 
 def signed_codes(codebook: Codebook) -> NDArray[np.int16]:
@@ -94,7 +94,7 @@ class _Stream:
         )
         builder.call(unpack, inputs, f"{stem}y", inner=inner)
         table = builder.tensor(f"{stem}t", self._table())
-        sizes = [book.codes.size for book in self.books.values()]
+        sizes = [math.prod(book.shape) for book in self.books.values()]
         rest = (len(lengths) + spare) * self.symbols.runs.shape[1] - sum(sizes)
         names = [slot.stem for slot in self.slots]
         whole = names[0] if len(names) == 1 and not rest else f"{stem}c"
@@ -143,7 +143,7 @@ class _Stream:
         """Bytes of the code words of each weight; those of a symbol that two share, by halves."""
         run = self.symbols.runs.shape[1]
         reached = np.concatenate([[0], np.cumsum(self.code.lengths[self.symbols.ids])])
-        edges = np.cumsum([0, *(book.codes.size for book in self.books.values())]) / run
+        edges = np.cumsum([0, *(math.prod(book.shape) for book in self.books.values())]) / run
         bits = np.interp(edges, np.arange(len(reached)), reached)
         return [math.ceil(b / 8) for b in np.diff(bits)]
 
