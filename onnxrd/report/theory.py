@@ -1,5 +1,7 @@
 """Golden rules and bounds, for people and programs."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -7,6 +9,7 @@ from rich.text import Text
 
 from onnxrd.bounds import KINDS, FileRate, NetworkBound
 from onnxrd.diagnosis import GoldenRules, LayerRules
+from onnxrd.importance.check import AGREE, Agreement
 from onnxrd.report.tables import plain_table
 
 ROUNDING = 1e-6
@@ -175,3 +178,31 @@ def _sentence(file: FileRate, unit: str) -> str:
         f"of the file) where the bound for its distortion, {file.point.distortion:.4g} {unit}, is "
         f"{least['empirical']:.2f} ({least['by tensor']:.2f} if importance is known by tensor only)"
     )
+
+
+def check_data(found: Sequence[Agreement]) -> dict[str, Any]:
+    """What `onnxrd importance --check --json` prints."""
+    return {
+        "agree": all(each.agrees for each in found),
+        "tolerance": AGREE,
+        "weights": [{**asdict(each), "agrees": each.agrees} for each in found],
+    }
+
+
+def check_table(found: Sequence[Agreement]) -> RenderableType:
+    """What `onnxrd importance --check` shows."""
+    table = plain_table("weight", ">checked", ">median apart", ">largest", ">ratio of sums", "")
+    for each in found:
+        numbers = (f"{each.median:.2%}", f"{each.largest:.1%}", f"{each.ratio:.4f}")
+        verdict = each.why_not or ("agrees" if each.agrees else "DIFFERS")
+        row = ("", "", "") if each.why_not else numbers
+        table.add_row(each.name, str(each.entries), *row, verdict)
+    compared = [each for each in found if not each.why_not]
+    agreeing = sum(each.agrees for each in compared)
+    text = (
+        f"autodiff and finite differences agree in {agreeing} of {len(compared)} weights "
+        f"(median relative difference up to {AGREE:.0%})"
+    )
+    if len(compared) < len(found):
+        text += f"; {len(found) - len(compared)} have no derivative to compare"
+    return Group(table, Text(text, style="bold"))
