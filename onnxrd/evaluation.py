@@ -1,5 +1,6 @@
 """Original against compressed: how far the outputs moved, and what was gained."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +26,9 @@ TOLERANCE = 1e-4
 """Largest difference, relative to the largest output, between a written model and the dense one."""
 
 BATCH = 64
+
+LARGEST_MADE_UP = 1 << 28
+"""Numbers in an input that is made up where there are no data."""
 
 TIMING_SECONDS = 1.0
 """How long the latency of two models is compared, roughly."""
@@ -253,6 +257,8 @@ def example_feeds(inputs: Sequence[InputSpec], seed: int = 0) -> dict[str, Array
     feeds: dict[str, Array] = {}
     for spec in inputs:
         shape = [d if isinstance(d, int) else 1 for d in spec.shape or ()]
+        if not all(d >= 0 for d in shape) or math.prod(shape) > LARGEST_MADE_UP:
+            raise ModelError(f"input {spec} is too large to make up. Give data.")
         noise = rng.standard_normal(shape) if spec.dtype.kind == "f" else np.zeros(shape)
         feeds[spec.name] = noise.astype(spec.dtype)
     return feeds

@@ -31,6 +31,15 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(1)
     except OSError as error:  # stdout is a full disk, for example
         _fail(str(error), 1)
+    except MemoryError:
+        _fail("out of memory. Are the shapes in the model what they should be?", 1)
+    except Exception as error:  # a fault of ours, or of a file that no check has seen through
+        logging.getLogger("onnxrd").debug("unexpected", exc_info=True)
+        _fail(
+            f"unexpected {type(error).__name__}: {str(error)[:200]}. If the model and the data are "
+            "sound, please report this with what --verbose shows.",
+            1,
+        )
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; nothing was written.", INTERRUPTED)
 

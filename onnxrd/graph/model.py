@@ -1,6 +1,7 @@
 """Models on disk: load, check, and save them whole or not at all."""
 
 import hashlib
+import itertools
 import os
 import shutil
 import tempfile
@@ -11,11 +12,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir
 import onnx_ir.passes.common as common_passes
 
 from onnxrd.errors import ModelError
 from onnxrd.graph.bodies import lift_from_bodies
+from onnxrd.graph.checks import check
 from onnxrd.graph.specs import InputSpec
 
 EXTERNAL_DATA_ABOVE = 1_900_000_000
@@ -115,16 +118,23 @@ def load(path: str | os.PathLike[str]) -> Model:
         what = "this is a folder" if path.is_dir() else "no such file"
         raise ModelError(f"{path}: {what}. Give the path of an .onnx model.")
     try:
-        loaded = onnx_ir.load(path)
+        proto = onnx.load(path, load_external_data=False)
+        if not proto.graph.output or not proto.opset_import:
+            raise ModelError("it holds no ONNX graph with outputs. Is it really an .onnx file?")
+        check(proto)
+        model = Model(onnx_ir.from_proto(proto), path)
+        for tensor in _external_tensors(model.ir):
+            tensor.base_dir = path.parent
+        _check_external_data(model.ir, path.parent.resolve())
+        _ = model.inputs, model.prepared()  # these work, then, as often as needed
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
     except Exception as error:  # protobuf, onnx_ir and the OS each have exceptions of their own
         raise ModelError(
-            f"{path} is not a readable ONNX model ({_first_line(error)}). "
+            f"{path} is not a readable ONNX model ({_cause(error)}). "
             "Is it complete, and really an .onnx file?"
         ) from error
-    if not loaded.graph.outputs or not loaded.opset_imports:
-        raise ModelError(f"{path} holds no ONNX graph with outputs. Is it really an .onnx file?")
-    _check_external_data(loaded, path)
-    return Model(loaded, path)
+    return model
 
 
 def save(model: onnx_ir.Model, path: Path, *, external_above: int | None = None) -> None:
@@ -215,6 +225,8 @@ def _refuse(path: Path, never: tuple[Path, ...]) -> None:
 def _input_spec(value: onnx_ir.Value) -> InputSpec:
     if value.dtype is None or not isinstance(value.type, onnx_ir.TensorType):
         raise ModelError(f"input {value.name!r} is not a tensor; only tensors can be fed.")
+    if value.dtype == onnx_ir.DataType.UNDEFINED:
+        raise ModelError(f"input {value.name!r} has no element type. Export the model again.")
     shape = None
     if value.shape is not None:
         shape = tuple(d if isinstance(d, int) else d.value for d in value.shape)
@@ -230,33 +242,47 @@ def _external_tensors(model: onnx_ir.Model) -> Iterator[onnx_ir.ExternalTensor]:
     for value in _initializers(model):
         if isinstance(value.const_value, onnx_ir.ExternalTensor):
             yield value.const_value
-    for node in model.graph.all_nodes():
+    inner = (function.all_nodes() for function in model.functions.values())
+    for node in itertools.chain(model.graph.all_nodes(), *inner):
         for attribute in node.attributes.values():
-            if isinstance(attribute.value, onnx_ir.ExternalTensor):
+            if not attribute.is_ref() and isinstance(attribute.value, onnx_ir.ExternalTensor):
                 yield attribute.value
 
 
-def _check_external_data(model: onnx_ir.Model, path: Path) -> None:
-    folder = path.parent.resolve()
+def _check_external_data(model: onnx_ir.Model, folder: Path) -> None:
     for tensor in _external_tensors(model):
         file = (folder / tensor.location).resolve()
         if not file.is_relative_to(folder):
             raise ModelError(
-                f"{path}: weight {tensor.name!r} points to {tensor.location}, outside the model's "
+                f"weight {tensor.name!r} points to {tensor.location}, outside the model's "
                 "folder. Refused: move the data beside the model and save the model again."
             )
         if not file.is_file():
             raise ModelError(
-                f"{path}: external data {tensor.location} is missing. Put it beside the model."
+                f"external data {tensor.location} is missing. Put it beside the model."
             )
-        end = (tensor.offset or 0) + (tensor.length or tensor.nbytes)
+        if file.stat().st_nlink > 1:
+            raise ModelError(
+                f"external data {tensor.location} is a hard link: it could be any file. Refused: "
+                "put a copy in its place."
+            )
+        start, length = tensor.offset or 0, tensor.length or tensor.nbytes
+        if length != tensor.nbytes:
+            raise ModelError(
+                f"weight {tensor.name!r} has {tensor.nbytes} bytes, but is said to take {length} "
+                f"from byte {start} of {tensor.location}. Export the model again."
+            )
+        end = start + length
         if file.stat().st_size < end:
             raise ModelError(
-                f"{path}: external data {tensor.location} is cut short: weight {tensor.name!r} "
+                f"external data {tensor.location} is cut short: weight {tensor.name!r} "
                 f"ends at byte {end}, the file has {file.stat().st_size}. Copy it again."
             )
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
+def _cause(error: BaseException) -> str:
+    """What went wrong in the first place, in a line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().rstrip(".").splitlines()
     return lines[0][:200] if lines else type(error).__name__

@@ -67,6 +67,9 @@ _NORMALISATIONS = (
 _ROLES |= {(op, slot): "normalisation" for op in _NORMALISATIONS for slot in range(1, 5)}
 _ELEMENTWISE = {"Add": "bias", "Sub": "bias", "Mul": "normalisation", "Div": "normalisation"}
 
+MOST_STEPS = 8
+"""How often in a row a constant may be put together with others before its use is looked at."""
+
 COMPRESSIBLE = frozenset({"convolution", "linear", "embedding", "recurrent"})
 """Roles whose weights are compressed; biases and normalisation parameters stay as they are."""
 
@@ -86,26 +89,29 @@ class Use:
     moved: tuple[ir.Node, ...] = ()
 
 
-def uses_of(value: ir.Value, moved: tuple[ir.Node, ...] = ()) -> Iterator[Use]:
+def uses_of(value: ir.Value) -> Iterator[Use]:
     """The operators that compute with a weight, followed through those that only move it."""
-    for use in value.uses():
-        node, slot = use.node, use.idx
-        if node.op_type in PASSED_THROUGH and node.domain == "" and slot == 0:
-            for output in node.outputs:
-                yield from uses_of(output, (*moved, node))
+    stack = [Use(use.node, use.idx) for use in reversed(list(value.uses()))]
+    while stack:
+        use = stack.pop()
+        if use.node.op_type in PASSED_THROUGH and use.node.domain == "" and use.slot == 0:
+            moved = (*use.moved, use.node)
+            further = [again for output in use.node.outputs for again in output.uses()]
+            stack += [Use(again.node, again.idx, moved) for again in reversed(further)]
         else:
-            yield Use(node, slot, moved)
+            yield use
 
 
-def role_of(use: Use, shape: tuple[int, ...]) -> str:
+def role_of(use: Use, shape: tuple[int, ...], depth: int = MOST_STEPS) -> str:
     """What a constant of this shape is at one of its uses.
 
     Where it is put together with other constants (gates of a recurrent operator, a scale for each
-    channel) before any data come in, it is what the result is.
+    channel) before any data come in, it is what the result is; after `depth` such steps that is
+    not followed any further.
     """
     op, wide = use.node.op_type, sum(d > 1 for d in shape) > 1
-    if wide and (op == "Concat" or op in _ELEMENTWISE) and _computed(use.node):
-        later = [role_of(other, shape) for other in uses_of(use.node.outputs[0])]
+    if depth and wide and (op == "Concat" or op in _ELEMENTWISE) and _computed(use.node):
+        later = [role_of(other, shape, depth - 1) for other in uses_of(use.node.outputs[0])]
         return min([role for role in later if role in COMPRESSIBLE] or later or ["other"])
     if op in _ELEMENTWISE:
         return "embedding" if wide else _ELEMENTWISE[op]
