@@ -1,0 +1,145 @@
+"""From one end to the other: control flow, ties, half precision, settings among the inputs."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import onnxrd
+from tests import networks
+
+node = helper.make_node
+
+
+def measured(path, data, *, clusters=8, **options):
+    """Importance, and the result of quantizing with it."""
+    model = onnxrd.load_model(path)
+    loaded = onnxrd.load_data(data, model.inputs)
+    h = onnxrd.fisher(model, loaded)
+    assert not h.proxies
+    settings = onnxrd.Options(force=True, **options)
+    small = path.with_name("small.onnx")
+    arguments = {"importance": h, "data": data, "options": settings}
+    return h, onnxrd.quantize(path, small, clusters=clusters, **arguments)
+
+
+def scanning(path):
+    """[N, T, 6] through a cell in the body of a Scan; R lies within, w is taken from outside."""
+    nodes = [
+        node("MatMul", ["before", "R"], ["kept"]),
+        node("MatMul", ["now", "w"], ["new"]),
+        node("Add", ["kept", "new"], ["sum"]),
+        node("Tanh", ["sum"], ["after"]),
+    ]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ("before", "now")]
+    last = helper.make_tensor_value_info("after", TensorProto.FLOAT, None)
+    inner = [numpy_helper.from_array(networks.normal(16, 16, scale=0.3), "R")]
+    body = helper.make_graph(nodes, "cell", ends, [last], inner)
+    nodes = [
+        node("Gather", ["x", "first"], ["x0"], axis=1),
+        node("MatMul", ["x0", "v"], ["start"]),
+        node("Scan", ["start", "x"], ["end"], body=body, num_scan_inputs=1, scan_input_axes=[1]),
+        node("MatMul", ["end", "u"], ["y"]),
+    ]
+    weights = {
+        "first": np.array(0),
+        "v": networks.normal(6, 16, seed=1),
+        "w": networks.normal(6, 16, seed=2),
+        "u": networks.normal(16, 5, seed=3),
+    }
+    return networks.save(path, nodes, weights, {"x": ["N", "T", 6]}, {"y": ["N", 5]})
+
+
+def test_weights_within_a_scan(tmp_path):
+    h, result = measured(scanning(tmp_path / "m.onnx"), {"x": networks.normal(12, 4, 6)})
+    assert h.path == "batched"
+    assert {layer.name for layer in result.layers} == {"v", "w", "u", "R"}
+    assert all(h.values[name].all() for name in "vwuR")
+    assert result.evaluation.distortion == pytest.approx(result.predicted, rel=0.7)
+    assert [n.op_type for n in onnx.load(result.path).graph.node].count("Scan") == 1
+
+
+def switched(path):
+    """A branch for each of two settings, with a weight of its own."""
+    result = [helper.make_tensor_value_info("h", TensorProto.FLOAT, None)]
+    branches = {}
+    for seed, name in enumerate(("then", "else")):
+        array = numpy_helper.from_array(networks.normal(12, 16, seed=seed), name)
+        nodes = [node("MatMul", ["x", name], ["h"])]
+        branches[f"{name}_branch"] = helper.make_graph(nodes, name, [], result, [array])
+    nodes = [
+        node("Equal", ["rate", "high"], ["is_high"]),
+        node("If", ["is_high"], ["b"], **branches),
+        node("Tanh", ["b"], ["t"]),
+        node("MatMul", ["t", "w"], ["y"]),
+    ]
+    weights = {"high": np.array(16000), "w": networks.normal(16, 5, seed=2)}
+    inputs = {"x": ["N", 12], "rate": (TensorProto.INT64, [])}
+    return networks.save(path, nodes, weights, inputs, {"y": ["N", 5]})
+
+
+def test_a_setting_chooses_the_branch(tmp_path):
+    rates = [16000, 8000, 16000, 16000]
+    x = networks.normal(4, 1, 12)
+    calls = [{"x": x[k], "rate": np.array(rate)} for k, rate in enumerate(rates)]
+    path = switched(tmp_path / "m.onnx")
+    h, result = measured(path, calls)
+    assert {layer.name for layer in result.layers} == {"then", "else", "w"}
+    model = onnxrd.load_model(path)
+    for name, rate, share in (("then", 16000, 3 / 4), ("else", 8000, 1 / 4)):
+        mine = [call for call in calls if call["rate"] == rate]
+        alone = onnxrd.fisher(
+            model, onnxrd.load_data(mine, model.inputs), estimator=onnxrd.Estimator("exact")
+        )
+        every = onnxrd.fisher(
+            model, onnxrd.load_data(calls, model.inputs), estimator=onnxrd.Estimator("exact")
+        )
+        np.testing.assert_allclose(every.values[name], share * alone.values[name], rtol=1e-4)
+        assert h.values[name].any()
+
+
+def test_a_tied_weight_has_one_code_and_one_price(tmp_path):
+    nodes = [
+        node("Gather", ["table", "tokens"], ["e"]),
+        node("ReduceMean", ["e"], ["mean"], axes=[1], keepdims=0),
+        node("Tanh", ["mean"], ["t"]),
+        node("Transpose", ["table"], ["turned"], perm=[1, 0]),
+        node("MatMul", ["t", "turned"], ["y"]),
+    ]
+    table = networks.normal(60, 16, scale=0.5)
+    inputs = {"tokens": (TensorProto.INT64, ["N", "T"])}
+    path = networks.save(tmp_path / "m.onnx", nodes, {"table": table}, inputs, {"y": ["N", 60]})
+    h, result = measured(path, {"tokens": networks.rng().integers(0, 60, (20, 7))}, clusters=16)
+    assert h.path == "batched"
+    (layer,) = result.layers
+    assert table.size / 2 < layer.nbytes < table.size / 2 + 250
+    written = onnx.load(result.path).graph
+    assert sum(len(tensor.raw_data) >= table.size / 2 for tensor in written.initializer) == 1
+    assert [n.op_type for n in written.node if "table" in n.input] == ["Gather", "Transpose"]
+
+
+def halved(path):
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            array = numpy_helper.to_array(tensor).astype(np.float16)
+            tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.elem_type = TensorProto.FLOAT16
+    onnx.save(model, path.with_name("half.onnx"))
+    return path.with_name("half.onnx")
+
+
+@pytest.mark.parametrize(("make", "shape"), [(networks.mlp, [12]), (networks.cnn, [2, 8, 8])])
+def test_networks_in_half_precision(tmp_path, make, shape):
+    x = networks.normal(20, *shape)
+    single = make(tmp_path / "m.onnx")
+    expected, _ = measured(single, {"x": x})
+    h, result = measured(halved(single), {"x": x.astype(np.float16)})
+    assert h.path == "batched"
+    for name, value in expected.values.items():
+        assert h.values[name].dtype == np.float32
+        assert h.values[name].mean() == pytest.approx(value.mean(), rel=0.05)
+    assert result.evaluation.distortion == pytest.approx(result.predicted, rel=0.7)
+    types = {t.data_type for t in onnx.load(result.path).graph.initializer}
+    assert TensorProto.FLOAT not in types
