@@ -264,3 +264,17 @@ def test_fused_operators_are_batched():
     constants["c"] = normal(5)
     feeds = {"tokens": np.array([[0, 3, 3], [3, 3, 3], [8, 1, 0]])}
     check_squares(network(nodes, constants, feeds), feeds, [*constants])
+
+
+def test_rows_of_a_softmax_that_are_masked_out_altogether_do_no_harm():
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("Where", ["seen", "h", "minus"], ["masked"]),
+        node("Softmax", ["masked"], ["p"], axis=-1),
+        node("IsNaN", ["p"], ["bad"]),
+        node("Where", ["bad", "zero", "p"], ["y"]),
+    ]
+    seen = np.array([[1, 1, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
+    constants = {"w": normal(4, 4), "minus": np.float32(-np.inf), "zero": np.float32(0)}
+    feeds = {"x": normal(3, 4), "seen": seen}
+    check_squares(network(nodes, constants, feeds), feeds, ["w"])

@@ -18,11 +18,23 @@ def _softmax(
     (dy,) = dys
     assert dy is not None
     y, axes = t.primal(node.outputs[0]), _softmax_axes(t, node)
+    if _is_chosen_from(node.outputs[0]):  # where nothing arrives NaN times zero must be zero
+        y = t.op("Where", t.op("IsNaN", y), 0.0, y)
     if node.op_type == "Softmax":
         along = t.sum(t.op("Mul", dy, y), axes, keepdims=True)
         return {0: t.op("Mul", y, t.op("Sub", dy, along))}
     total = t.sum(dy, axes, keepdims=True)
     return {0: t.op("Sub", dy, t.op("Mul", t.op("Exp", y), total))}
+
+
+def _is_chosen_from(value: ir.Value) -> bool:
+    """Whether Where may leave parts of it out, as attention does with rows that are all masked."""
+    nodes = [node for node, _ in value.uses()]
+    return any(
+        node.op_type == "Where"
+        or (node.op_type in ("Cast", "Identity") and _is_chosen_from(node.outputs[0]))
+        for node in nodes
+    )
 
 
 def _softmax_axes(t: Tape, node: ir.Node) -> list[int]:
