@@ -5,6 +5,7 @@
 >>> print(result.ratio, result.evaluation.distortion)
 """
 
+from onnxrd.allocation.target import Target
 from onnxrd.bounds import NetworkBound, bound
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
@@ -24,7 +25,7 @@ from onnxrd.graph.model import load as load_model
 from onnxrd.graph.weights import Weight, find_weights
 from onnxrd.importance import Estimator, Importance, fisher, load_importance
 from onnxrd.options import Options
-from onnxrd.pipeline import prune, quantize
+from onnxrd.pipeline import compress, prune, quantize
 from onnxrd.report.result import Layer, Result
 
 __all__ = [
@@ -43,10 +44,12 @@ __all__ = [
     "Options",
     "Result",
     "SettingError",
+    "Target",
     "TargetError",
     "VerificationError",
     "Weight",
     "bound",
+    "compress",
     "evaluate",
     "find_weights",
     "fisher",

@@ -9,6 +9,7 @@
 """
 
 from onnxrd.pipeline.codebooks import prune, quantize
+from onnxrd.pipeline.compress import compress
 from onnxrd.pipeline.job import measure_importance
 
-__all__ = ["measure_importance", "prune", "quantize"]
+__all__ = ["compress", "measure_importance", "prune", "quantize"]

@@ -98,7 +98,11 @@ def prepare(
     """Importance from a file, from the data, or none, with what has to be said about it."""
     samples = None
     if data is not None:
-        samples = load_data(data, model.inputs, samples=options.samples, seed=options.seed)
+        samples = (
+            data
+            if isinstance(data, Calibration)
+            else load_data(data, model.inputs, samples=options.samples, seed=options.seed)
+        )
     warnings = []
     if importance is not None:
         h = _measured_before(model, importance, options)

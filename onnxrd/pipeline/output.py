@@ -133,9 +133,11 @@ def _layer(job: Job, weight: Weight, quantized: Quantized, fragment: encodings.F
         len(quantized.levels) if isinstance(quantized, Codebook) else None,
         float(np.count_nonzero(approximation)) / weight.size,
         fragment.encoding,
-        fragment.nbytes,
-        8 * fragment.nbytes / weight.size,
-        quantizers.weighted_distortion(weight.array(), approximation, h),
+        fragment.nbytes + fragment.portion,
+        8 * (fragment.nbytes + fragment.portion) / weight.size,
+        quantizers.weighted_distortion(
+            weight.array(), approximation, h, job.importance.quartic.get(weight.name)
+        ),
         job.importance.proxies.get(weight.name, ""),
     )
 

@@ -2,7 +2,7 @@
 
 import click
 
-from onnxrd.cli.commands import bound, evaluate, importance, inspect, prune, quantize
+from onnxrd.cli.commands import bound, compress, evaluate, importance, inspect, prune, quantize
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -12,12 +12,14 @@ def onnxrd() -> None:
 
     \b
     onnxrd inspect model.onnx
+    onnxrd compress model.onnx -o small.onnx --max-kl 0.01 --data calib.npz
     onnxrd quantize model.onnx -o small.onnx --clusters 16 --data calib.npz
     onnxrd evaluate model.onnx small.onnx --data eval.npz
     """
 
 
 for command in (
+    compress.compress,
     inspect.inspect,
     importance.importance,
     quantize.quantize,

@@ -1,0 +1,106 @@
+"""Compression to a target, on a network of the project."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import onnxrd
+from onnxrd.calibration import load as load_data
+from onnxrd.evaluation import evaluate
+from onnxrd.pipeline.compress import HELD_OUT
+
+MODELS = Path(__file__).resolve().parents[2] / "models"
+MODEL, CALIB = MODELS / "mnist_mlp.onnx", MODELS / "mnist_mlp_calib.npz"
+
+
+@pytest.fixture
+def compress(run, tmp_path):
+    """Run `onnxrd compress` on few samples: what it says, and the file."""
+
+    def call(*arguments):
+        small = tmp_path / "small.onnx"
+        given = ("--data", CALIB, "--samples", "256", "--json", *arguments)
+        return run("compress", MODEL, "-o", small, *given), small
+
+    return call
+
+
+@pytest.mark.parametrize("kilobytes", [40, 71, 132])
+def test_a_size_is_kept_and_nearly_used_up(kilobytes, compress):
+    ran, small = compress("--target-size", f"{kilobytes}k")
+    assert ran.code == 0, ran.err
+    assert 0.97 * 1000 * kilobytes < small.stat().st_size <= 1000 * kilobytes
+
+
+def test_damage_is_kept_on_samples_that_nothing_was_fitted_to(compress):
+    ran, small = compress("--max-kl", "0.01")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)["evaluation"]
+    original = onnxrd.load_model(MODEL)
+    samples = load_data(CALIB, original.inputs, samples=256)
+    held_out = samples.split(HELD_OUT)[1]
+    measured = evaluate(original, onnxrd.load_model(small), held_out, timed=False)
+    assert measured.distortion == pytest.approx(found["distortion"])
+    assert measured.samples == found["samples"] == 64
+    assert 0.005 < measured.distortion <= 0.01
+
+
+def test_fewer_bytes_for_more_damage_and_far_fewer_than_the_paper_needs(compress, tmp_path):
+    sizes = []
+    for limit in ("0.003", "0.03"):
+        ran, small = compress("--max-kl", limit)
+        assert ran.code == 0, ran.err
+        sizes.append(small.stat().st_size)
+    assert sizes[1] < 0.8 * sizes[0]
+    options = onnxrd.Options(samples=256)
+    quantized = tmp_path / "quantized.onnx"
+    paper = onnxrd.quantize(MODEL, quantized, clusters=8, data=CALIB, options=options)
+    assert paper.evaluation is not None
+    assert paper.evaluation.distortion > 0.003
+    assert sizes[0] < 0.9 * paper.nbytes[1]
+
+
+def test_the_same_bytes_twice(compress):
+    first = compress("--bits", "2")[1].read_bytes()
+    assert compress("--bits", "2")[1].read_bytes() == first
+
+
+def test_accuracy(compress):
+    ran, small = compress("--max-drop", "2%")
+    assert ran.code == 0, ran.err
+    (head,) = json.loads(ran.out)["evaluation"]["heads"]
+    before, after = head["accuracy"]
+    assert after >= before - 0.02
+    assert small.stat().st_size < MODEL.stat().st_size / 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "telling"),
+    [
+        (("--target-size", "1k"), 3, "the smallest file has"),
+        (("--max-kl", "1e-12"), 3, "the least that was found is"),
+        (("--max-error", "0.1"), 3, "give --max-kl"),
+        (("--max-kl", "0.1", "--bits", "2"), 2, "give one target"),
+        ((), 2, "give one target"),
+        (("--target-size", "many"), 2, "is no size"),
+        (("--max-drop", "2 percent"), 2, "is no share"),
+        (("--max-kl", "-1"), 2, "makes no sense"),
+    ],
+)
+def test_what_cannot_be_is_said(arguments, code, telling, compress):
+    ran, small = compress(*arguments)
+    assert (ran.code, ran.out) == (code, "")
+    assert telling in ran.err
+    assert not small.exists()
+
+
+def test_no_weight_is_changed_that_is_excluded(compress):
+    weights = onnxrd.find_weights(onnxrd.load_model(MODEL))
+    first = next(w for w in weights if not w.skip)
+    ran, small = compress("--max-kl", "0.05", "--exclude", first.name)
+    assert ran.code == 0, ran.err
+    assert first.name in json.loads(ran.out)["skipped"]
+    kept = {w.name: w for w in onnxrd.find_weights(onnxrd.load_model(small))}[first.name]
+    assert np.array_equal(kept.array(), first.array())
