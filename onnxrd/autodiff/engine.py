@@ -9,7 +9,7 @@ about the network and has to be checked against the reference (`autodiff.gradien
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -51,7 +51,8 @@ class ReversePass:
         seeds: values of the network at which cotangents are fed.
         targets: names of the weights it delivers.
         blocked: weights it cannot deliver: name → the operator in the way.
-        obstacles: the operators in the way, of the traced graph.
+        obstacles: the operators in the way, of the traced graph, each with the names of the targets
+            that it blocks.
     """
 
     model: ir.Model
@@ -59,7 +60,7 @@ class ReversePass:
     seeds: tuple[ir.Value, ...]
     targets: tuple[str, ...]
     blocked: Mapping[str, str]
-    obstacles: tuple[ir.Node, ...] = ()
+    obstacles: Mapping[ir.Node, frozenset[str]] = field(default_factory=dict)
 
 
 def reverse_pass(
@@ -91,7 +92,7 @@ def reverse_pass(
     if blocked:
         reachable = [t for t in targets if t.name not in blocked]
         rest = reverse_pass(trace, seeds, reachable, mode, samples=samples, dtype=dtype)
-        return replace(rest, blocked=blocked, obstacles=tuple(sweep.obstacles))
+        return replace(rest, blocked=blocked, obstacles=sweep.obstacles)
     return sweep.close()
 
 
@@ -109,7 +110,7 @@ class _Sweep:
         self.graph = trace.model.graph
         self.seeds, self.targets, self.mode, self.tape = seeds, targets, mode, tape
         self.blocked: dict[str, str] = {}
-        self.obstacles: list[ir.Node] = []
+        self.obstacles: dict[ir.Node, frozenset[str]] = {}
         self._staircases: list[ir.Node] = []
         self._upstream = depending_on(self.graph, targets, tape)
         self._constant = self._weights_and_moved_weights()
@@ -281,8 +282,6 @@ class _Sweep:
     ) -> None:
         """Note which targets, apart from some, lie upstream of values that nothing goes back to."""
         text = f"{node.op_type} has no derivative here" + (f" ({reason})" if reason else "")
-        if node not in self.obstacles:
-            self.obstacles.append(node)
         stack = list(values)
         seen: set[ir.Value] = set()
         while stack:
@@ -294,6 +293,8 @@ class _Sweep:
                 self.blocked.setdefault(str(value.name), text)
             producer = value.producer()
             stack.extend((*producer.inputs, *captured_by(producer)) if producer else ())
+        names = {str(v.name) for v in seen.intersection(self.targets) if v not in unless}
+        self.obstacles[node] = self.obstacles.get(node, frozenset()) | names
 
 
 def _batched(node: ir.Node, rule: Callable[..., Result], *arguments: Any) -> Result:

@@ -79,12 +79,18 @@ class Gradients:
         self._sources, self._targets = list(dict.fromkeys(sources)), targets
         self._traces: dict[tuple[Any, ...], Trace] = {}
         self._blocked: dict[tuple[Any, ...], Mapping[str, str]] = {}
+        self._rewritten: dict[tuple[Any, ...], dict[str, dict[str, None]]] = {}
         self._specialised: dict[tuple[Any, ...], _Specialised] = {}
 
     def blocked(self, feeds: Mapping[str, Array]) -> dict[str, str]:
         """Weights whose gradient is out of reach: name → the operator in the way."""
         self.trace(feeds)
         return dict(self._blocked[signature(feeds)])
+
+    def rewritten(self, feeds: Mapping[str, Array]) -> dict[str, tuple[str, ...]]:
+        """Weights whose gradient goes through rewritten operators: name → what was done to them."""
+        self.trace(feeds)
+        return {name: tuple(how) for name, how in self._rewritten[signature(feeds)].items()}
 
     def trace(self, feeds: Mapping[str, Array]) -> Trace:
         """What a run on these inputs showed (kept for the next time).
@@ -93,11 +99,17 @@ class Gradients:
         """
         key = signature(feeds)
         model = self._model.clone()
+        rewritten: dict[str, dict[str, None]] = {}
         while key not in self._traces:
             trace = run_trace(model, self._base, feeds, runtime=self._runtime)
             passes = self._reverse_pass(trace, "gradient", feeds)
-            if not lower(trace, passes.obstacles):
+            done = lower(trace, passes.obstacles)
+            for node, how in done.items():
+                for name in sorted(passes.obstacles[node]):
+                    rewritten.setdefault(name, {})[how] = None
+            if not done:
                 self._traces[key], self._blocked[key] = trace, passes.blocked
+                self._rewritten[key] = rewritten
         return self._traces[key]
 
     def forward(self, mode: Mode, feeds: Mapping[str, Array]) -> Forward:
@@ -134,6 +146,7 @@ class Gradients:
         """Drop all sessions and traces."""
         self._traces.clear()
         self._blocked.clear()
+        self._rewritten.clear()
         self._specialised.clear()
 
     def _reverse_pass(self, trace: Trace, mode: Mode, feeds: Mapping[str, Array]) -> ReversePass:

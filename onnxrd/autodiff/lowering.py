@@ -5,7 +5,7 @@ gives it as a function, then our own decomposition; If, Loop and Scan are unroll
 into the network, for the shapes of one trace, so that its own forward pass runs them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import onnx
@@ -22,20 +22,27 @@ _BODIES = "function body"
 """Domain that operators get on the way to being replaced by their bodies."""
 
 
-def lower(trace: Trace, obstacles: Sequence[ir.Node]) -> bool:
+def lower(trace: Trace, obstacles: Iterable[ir.Node]) -> dict[ir.Node, str]:
     """Rewrite operators of a traced network in place, as far as that is known how.
 
     Args:
         trace: of the network; it says nothing about the network any more if that was changed.
         obstacles: operators of its main graph.
 
-    Returns: whether anything was rewritten.
+    Returns: those that were rewritten, and how: "function body of Gelu", say.
     """
-    bodies = {node: body for node in obstacles if (body := _function_body(trace, node))}
-    rest = [node for node in obstacles if node not in bodies]
-    decomposed = [_decompose(trace, node) or unroll(trace, node) for node in rest]
+    kinds = {node: node.op_type for node in obstacles}
+    bodies = {node: body for node in kinds if (body := _function_body(trace, node))}
+    how = dict.fromkeys(bodies, "function body")
+    for node in kinds:
+        if node in bodies:
+            continue
+        if _decompose(trace, node):
+            how[node] = "decomposition"
+        elif unroll(trace, node):
+            how[node] = "unrolling"
     _inline(trace.model, bodies)
-    return bool(bodies) or any(decomposed)
+    return {node: f"{what} of {kinds[node]}" for node, what in how.items()}
 
 
 def has_function_body(op_type: str, opset: int) -> bool:

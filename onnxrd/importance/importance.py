@@ -22,6 +22,9 @@ held-out calibration samples, at 8 to 32 clusters, 0.1 to 1 was best for a ResNe
 a ResNet-56, where less than 0.1 was worse than identity.
 """
 
+GROUPS = {"": "", "channel": ", by channel", "tensor": ", as a whole"}
+"""Which entries were measured together, in words."""
+
 _WEIGHT = "weight:"
 _QUARTIC = "quartic:"
 _ABOUT = "about"
@@ -153,8 +156,7 @@ class Importance:
         """In words, how the importance of a weight was found."""
         if name in self.proxies:
             return f"the mean of the others: {self.proxies[name]}"
-        shares = {"channel": ", by channel", "tensor": ", as a whole"}
-        group = shares.get(self.grouped.get(name, ""), "")
+        group = GROUPS[self.grouped.get(name, "")]
         if name in self.fallbacks:
             return f"finite differences{group}: {self.fallbacks[name]}"
         if name in self.gauss_newton:

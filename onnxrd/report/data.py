@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ def to_json(document: Any) -> str:
     return json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False)
 
 
-def model_data(model: Model, weights: list[Weight]) -> dict[str, Any]:
-    """What `onnxrd inspect --json` prints."""
+def model_data(
+    model: Model, weights: list[Weight], importance: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What `onnxrd inspect --json` prints; with how importance would be found, if that is known."""
     return {
         "path": model.path,
         "nbytes": model.nbytes,
@@ -39,6 +42,7 @@ def model_data(model: Model, weights: list[Weight]) -> dict[str, Any]:
                 "uses": [f"input {u.slot} of {u.node.op_type} {u.node.name}" for u in w.uses],
                 "tied": w.tied,
                 "left_alone": w.skip or None,
+                **({} if importance is None else {"importance": importance.get(w.name)}),
             }
             for w in weights
         ],

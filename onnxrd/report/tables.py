@@ -26,17 +26,24 @@ def nbytes(count: float) -> str:
     return f"{count:.3g} GB"
 
 
-def weights_table(model: Model, weights: Iterable[Weight]) -> RenderableType:
-    """What `onnxrd inspect` shows: inputs, outputs, every constant, totals."""
-    weights = list(weights)
-    table = plain_table("weight", "shape", "type", "role", ">entries", "axis", "uses", "left alone")
+def weights_table(
+    model: Model, weights: Iterable[Weight], importance: Mapping[str, str] | None = None
+) -> RenderableType:
+    """What `onnxrd inspect` shows: inputs, outputs, every constant, totals.
+
+    With how importance would be found, if that is known, in place of what is not.
+    """
+    weights, importance = list(weights), importance or {}
+    last = "importance, or left alone" if importance else "left alone"
+    table = plain_table("weight", "shape", "type", "role", ">entries", "axis", "uses", last)
     for w in weights:
         if not w.floating:
             continue
         axis = "" if w.channel_axis is None else str(w.channel_axis)
         uses = str(len(w.uses)) + (" (tied)" if w.tied else "")
         shape = format_shape(w.shape)
-        table.add_row(w.name, shape, w.dtype.name, w.role, f"{w.size:,}", axis, uses, w.skip)
+        why = importance.get(w.name, w.skip)
+        table.add_row(w.name, shape, w.dtype.name, w.role, f"{w.size:,}", axis, uses, why)
     floats = [w for w in weights if w.floating]
     chosen = [w for w in floats if not w.skip]
     share = sum(w.size for w in chosen) / max(1, sum(w.size for w in floats))
