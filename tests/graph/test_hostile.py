@@ -1,5 +1,6 @@
 """Files made to do harm, or damaged: a message, never a traceback, a hang or a huge allocation."""
 
+import itertools
 import os
 import re
 import subprocess
@@ -229,7 +230,7 @@ def test_a_long_way_from_a_weight_to_its_use(tmp_path):
 def test_a_constant_that_doubles_sixty_times(tmp_path):
     """There are 2^60 ways from it to its use."""
     names = ["w", *(f"a{n}" for n in range(60))]
-    nodes = [node("Add", [a, a], [b]) for a, b in zip(names, names[1:])]
+    nodes = [node("Add", [a, a], [b]) for a, b in itertools.pairwise(names)]
     nodes.append(node("MatMul", ["x", "a59"], ["y"]))
     weights = {"w": networks.normal(12, 20)}
     path = networks.save(tmp_path / "m.onnx", nodes, weights, {"x": ["N", 12]}, {"y": ["N", 20]})
