@@ -23,7 +23,9 @@ class Options:
             error whatever the graph shows), "gradient", "hessian" or "gradient+hessian" (of the
             loss, which takes labels), or "identity" (the baseline: all weights alike).
         estimator: of the sum over classes or outputs.
-        damping: of importance, see `Importance.damped`; None for the one it was measured with.
+        temperature: "auto" for the best one instead of the estimator's, see `onnxrd.measurement`.
+        damping: of importance, see `Importance.damped`; None for the one it was measured with, or
+            with labels for the one that is best on samples held out.
         task: overrides what the end of the graph says, for all outputs or by name.
         samples: take so many of the calibration samples at random; None for all.
         seed: of that choice (the estimator has its own).
@@ -36,6 +38,7 @@ class Options:
 
     objective: Objective = "fisher"
     estimator: Estimator = field(default_factory=Estimator)
+    temperature: Literal["auto"] | None = None
     damping: float | None = None
     task: Tasks = None
     samples: int | None = 512

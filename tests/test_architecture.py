@@ -21,6 +21,7 @@ ROOMS = [
     "allocation",
     "evaluation diagnosis bounds",
     "options",
+    "measurement",
     "report compression",
     "pipeline",
     "cli",

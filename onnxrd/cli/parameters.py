@@ -80,6 +80,10 @@ def samples(default: int | None) -> Callable[[Command], Command]:
     )
 
 
+def _temperature(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    return value if value == "auto" else click.FLOAT.convert(value, parameter, context)
+
+
 estimation = _all(
     click.option(
         "--objective",
@@ -107,18 +111,19 @@ estimation = _all(
     ),
     click.option(
         "--temperature",
-        metavar="T",
-        type=float,
-        default=1.0,
+        metavar="T|auto",
+        callback=_temperature,
+        default="1",
         show_default=True,
-        help="Of the softmax over the classes.",
+        help="Of the softmax over the classes; auto: the one that calibrates the labels, or if "
+        "there are none the one with the least damage on samples held out.",
     ),
     click.option(
         "--damping",
         metavar="SHARE",
         type=click.FloatRange(min=0),
         help="Share of a tensor's mean importance that each of its weights gets on top. "
-        f"[default: {DAMPING}]",
+        f"[default: {DAMPING}; with labels the best one on samples held out]",
     ),
 )
 
@@ -156,12 +161,14 @@ def options(**chosen: Any) -> Options:
     given = [n for n in _MEASUREMENT if context.get_parameter_source(n) is not _BY_DEFAULT]
     if context.params.get("importance") is not None and given:
         raise click.UsageError(f"--{given[0]} has no effect: --importance is measured already.")
+    temperature, auto = chosen["temperature"], chosen["temperature"] == "auto"
     estimator = Estimator(
-        chosen["estimator"], chosen["probes"], chosen["temperature"], chosen["seed"]
+        chosen["estimator"], chosen["probes"], 1.0 if auto else temperature, chosen["seed"]
     )
     return Options(
         objective=chosen["objective"],
         estimator=estimator,
+        temperature="auto" if auto else None,
         damping=chosen["damping"],
         task=chosen["task"],
         samples=chosen["samples"],

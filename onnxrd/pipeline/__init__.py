@@ -8,8 +8,8 @@
     Model + fragments ──write──► file ──verify, evaluate──► Result
 """
 
+from onnxrd.measurement import measure_importance
 from onnxrd.pipeline.codebooks import prune, quantize
 from onnxrd.pipeline.compress import compress
-from onnxrd.pipeline.job import measure_importance
 
 __all__ = ["compress", "measure_importance", "prune", "quantize"]

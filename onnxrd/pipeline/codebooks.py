@@ -1,6 +1,6 @@
 """The paper's two compressors: codebooks of a few levels, and pruning."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,14 +9,12 @@ from onnxrd.errors import SettingError
 from onnxrd.graph.model import atomic_output, load, scratch
 from onnxrd.graph.weights import Weight, find_weights
 from onnxrd.importance import Importance
+from onnxrd.measurement import Quantizer
 from onnxrd.options import Options
 from onnxrd.pipeline.job import PathLike, choose, files_of, prepare
 from onnxrd.pipeline.output import finish
 from onnxrd.quantizers import Quantized
 from onnxrd.report.result import Result
-
-Quantizer = Callable[[Sequence[Weight], Importance], Iterator[Quantized]]
-"""Weights and what errors in them cost → one approximation of each, in the same order."""
 
 
 def quantize(
@@ -105,7 +103,7 @@ def _compress(
     original, path = load(model), Path(output)
     weights, skipped = choose(original, find_weights(original), options.exclude)
     with atomic_output(path, never=(*original.files, *files_of(data, importance))) as temporary:
-        job = prepare(original, data, importance, options)
+        job = prepare(original, data, importance, options, quantizer)
         pairs = zip(weights, quantizer(weights, job.importance))
         tracked = options.track(pairs, "quantizing", len(weights))
         shelf = quantizers.Shelf(scratch(temporary))

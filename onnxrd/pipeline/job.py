@@ -9,40 +9,14 @@ from typing import Any
 
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
-from onnxrd.distortion import regression
-from onnxrd.errors import CalibrationError, SettingError, TargetError
+from onnxrd.errors import SettingError, TargetError
 from onnxrd.graph.model import Model
 from onnxrd.graph.weights import QUANTIZED, Weight
-from onnxrd.importance import Importance, fisher, identity, load_importance, supervised
+from onnxrd.importance import Importance, identity, load_importance
+from onnxrd.measurement import Quantizer, eight_levels, measure_importance
 from onnxrd.options import Options
 
 PathLike = str | os.PathLike[str]
-
-
-def measure_importance(model: Model, data: Calibration | None, options: Options) -> Importance:
-    """Importance as the options ask for it; identity needs no data.
-
-    Raises:
-        ImportanceError, CalibrationError: see `onnxrd.importance.diagonal`; or there are no data.
-    """
-    if options.objective == "identity":
-        return identity(model)
-    if data is None:
-        raise CalibrationError("importance is measured on data: give --data.")
-    objective, estimator, runtime, track = (
-        options.objective,
-        options.estimator,
-        options.runtime,
-        options.track,
-    )
-    task = regression(options.task) if objective == "regression" else options.task
-    if objective == "fisher" or objective == "regression":
-        measured = fisher(model, data, estimator=estimator, task=task, runtime=runtime, track=track)
-    else:
-        measured = supervised(
-            model, data, objective, estimator=estimator, task=task, runtime=runtime, track=track
-        )
-    return measured if options.damping is None else replace(measured, damping=options.damping)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +67,11 @@ def choose(
 
 
 def prepare(
-    model: Model, data: Any, importance: PathLike | Importance | None, options: Options
+    model: Model,
+    data: Any,
+    importance: PathLike | Importance | None,
+    options: Options,
+    quantizer: Quantizer = eight_levels,
 ) -> Job:
     """Importance from a file, from the data, or none, with what has to be said about it."""
     samples = None
@@ -111,7 +89,7 @@ def prepare(
                 "no calibration data: the damage is predicted, but NOT measured. Give --data."
             )
     elif samples is not None:
-        h = measure_importance(model, samples, options)
+        h = measure_importance(model, samples, options, quantizer)
     else:
         h = identity(model)
         warnings.append(
@@ -122,6 +100,11 @@ def prepare(
         warnings.append(
             f"{len(h.fallbacks)} weights have no derivative, finite differences stand in for it, "
             f"coarsely: {'; '.join(sorted(set(h.fallbacks.values())))}."
+        )
+    if h.gauss_newton:
+        warnings.append(
+            f"{len(h.gauss_newton)} weights have Gauss–Newton's approximation for their second "
+            f"derivatives, because of {', '.join(sorted(set(h.gauss_newton.values())))}."
         )
     if h.proxies:
         warnings.append(
