@@ -229,7 +229,8 @@ def _input_spec(value: onnx_ir.Value) -> InputSpec:
         raise ModelError(f"input {value.name!r} has no element type. Export the model again.")
     shape = None
     if value.shape is not None:
-        shape = tuple(d if isinstance(d, int) else d.value for d in value.shape)
+        axes = (d if isinstance(d, int) else d.value for d in value.shape)
+        shape = tuple(None if isinstance(d, int) and d < 0 else d for d in axes)  # Paddle's −1
     return InputSpec(str(value.name), np.dtype(value.dtype.numpy()), shape)
 
 

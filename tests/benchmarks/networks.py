@@ -120,9 +120,10 @@ def importance_of(*arguments):
     queue = context.Queue()
     child = context.Process(target=measure, args=(*arguments, queue))
     child.start()
-    result = queue.get(timeout=3600)
     child.join()
-    return result
+    if child.exitcode:
+        sys.exit(f"importance failed: {arguments}")
+    return queue.get()
 
 
 def run(folder):

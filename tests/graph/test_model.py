@@ -232,3 +232,15 @@ def test_constants_of_every_kind_of_attribute(tmp_path):
     result = onnxrd.quantize(path, tmp_path / "small.onnx", clusters=2)
     assert set(result.skipped) == {"list", "number"}
     assert result.parameters == 144 + 12 + 1
+
+
+def test_a_length_below_zero_means_any(tmp_path):
+    """As Paddle exports it."""
+    model = onnx.load(networks.mlp(tmp_path / "m.onnx"))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    onnx.save(model, tmp_path / "m.onnx")
+    (spec,) = onnxrd.load_model(tmp_path / "m.onnx").inputs
+    assert (spec.shape, spec.fixed_batch) == ((None, 12), None)
+    data = networks.data(tmp_path / "d.npz")
+    result = onnxrd.quantize(tmp_path / "m.onnx", tmp_path / "s.onnx", clusters=4, data=data)
+    assert result.evaluation.samples == 40
