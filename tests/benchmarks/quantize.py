@@ -45,20 +45,17 @@ def sweep(model_path, calib, evaluation, scratch):
             result = onnxrd.quantize(
                 model_path, output, clusters=clusters, importance=importance, options=options
             )
-            measured = onnxrd.evaluate(model, onnxrd.load_model(output), data)
+            measured = onnxrd.evaluate(model, onnxrd.load_model(output), data, timed=False)
             (head,) = measured.heads
-            row |= {
+            row[objective] = {
+                "KL": round(head.distortion.mean, 5),
+                "standard error": round(head.distortion.standard_error, 5),
+                "accuracy": round(head.accuracy[1], 4),
+                "predicted KL": result.predicted,
                 "bits per weight, whole file": round(measured.bits_per_weight, 4),
                 "bytes": measured.nbytes[1],
                 "ratio": round(measured.ratio, 3),
-                objective: {
-                    "KL": round(head.distortion.mean, 5),
-                    "standard error": round(head.distortion.standard_error, 5),
-                    "accuracy": round(head.accuracy[1], 4),
-                    "predicted KL": result.predicted,
-                },
             }
-        row["latency ratio"] = round(measured.latency_ratio, 3)
         rows.append(row)
         print(json.dumps(row), flush=True)
     return {
@@ -77,11 +74,6 @@ def main():
     networks = {folder.name: sets(folder) for folder in options.folders}
     if options.models:
         networks |= {name: own(name) for name in ("mnist_mlp", "cifar10_cnn")}
-    results = {}
-    for name, paths in networks.items():
-        print(name, flush=True)
-        with tempfile.TemporaryDirectory() as scratch:
-            results[name] = sweep(*paths, Path(scratch))
     command = ["python tests/benchmarks/quantize.py", *("--models" for _ in [0] if options.models)]
     report = {
         "command": " ".join([*command, *(folder.name for folder in options.folders)]),
@@ -90,9 +82,13 @@ def main():
             "numpy": numpy.__version__,
             "onnxruntime": onnxruntime.__version__,
         },
-        "networks": results,
+        "networks": {},
     }
-    Path(__file__).with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
+    for name, paths in networks.items():
+        print(name, flush=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            report["networks"][name] = sweep(*paths, Path(scratch))
+        Path(__file__).with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":
