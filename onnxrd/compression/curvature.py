@@ -57,7 +57,8 @@ def _damages(network: Network, steps: Mapping[str, float]) -> Iterator[tuple[str
     temperature = softening(tuple(network.heads), outputs)
     for weight in network.loose:
         alone = Quantization(dict(steps))
-        alone.add(weight, round_to_grid(weight.array(), steps[weight.name]))
+        scales = network.scales.get(weight.name)
+        alone.add(weight, round_to_grid(weight.array(), steps[weight.name], scales))
         yield weight.name, _damage(network, None, alone, outputs, temperature)
     for wave in network.waves:
         taps = walk.advance({})

@@ -62,6 +62,8 @@ class Network:
     Attributes:
         layers: weights that have a linear form.
         loose: the other weights.
+        scales: of the loose weights some of whose rows get a coarser grid than the others, by
+            name: what `round_to_grid` takes.
         waves: layers by depth: the inputs of a wave depend on earlier waves only.
         heads: what is compared at the outputs.
         data: the samples in use, few enough to be walked side by side.
@@ -84,6 +86,7 @@ class Network:
             for number, (w, form) in enumerate((w, f) for w, f in forms if f is not None)
         ]
         self.loose = [w for w, form in forms if form is None]
+        self.scales: dict[str, NDArray[np.int64]] = {}
         self.waves = _waves(prepared.graph, self.layers)
         self.data = data
 

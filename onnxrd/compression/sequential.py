@@ -94,7 +94,8 @@ class Sequential:
         """
         network, done = self.network, Quantization(steps=dict(steps))
         for weight in network.loose:
-            done.add(weight, round_to_grid(weight.array(), steps[weight.name]))
+            scales = network.scales.get(weight.name)
+            done.add(weight, round_to_grid(weight.array(), steps[weight.name], scales))
         changed = done.constants()
         walked = len(self._kept) == len(network.layers)
         original = None if walked else network.walk()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from onnxrd import encodings
 from onnxrd.allocation.ladder import Ladder, ladder, slope_for_bits, steps_at, total_distortion
@@ -17,6 +18,7 @@ from onnxrd.calibration import load as load_data
 from onnxrd.compression.curvature import measured_curvature
 from onnxrd.compression.held_out import Damage, HeldOut
 from onnxrd.compression.network import MOST_SAMPLES, Network
+from onnxrd.compression.rows import row_scales
 from onnxrd.compression.sequential import Method, Quantization, Sequential
 from onnxrd.errors import TargetError
 from onnxrd.evaluation import count_parameters
@@ -71,6 +73,9 @@ class Compressor:
         assert job.data is not None
         self.job, self.prepared, self.weights = job, prepared, weights
         self.network = self._network(job.data, MOST_SAMPLES)
+        for weight in self.network.loose:
+            if (scales := row_scales(self.network, weight)) is not None:
+                self.network.scales[weight.name] = scales
         self.sequential = Sequential(self.network)
         heads = tuple(self.network.heads)
         self.held_out = HeldOut(job.model, prepared, heads, held_out, job.options.runtime)
@@ -84,10 +89,11 @@ class Compressor:
     def ladders(self) -> dict[str, Ladder]:
         """Rate and distortion of each tensor, with its measured curvature."""
         prior = _mean_importance(self.weights, self.job.importance)
-        guess = {w.name: ladder(w.array(), prior[w.name]) for w in self.weights}
+        guess = {w.name: ladder(self._scaled(w), prior[w.name]) for w in self.weights}
         slope = slope_for_bits(list(guess.values()), 3.0)
         predicted = {name: one.distortion(one.at(slope)) for name, one in guess.items()}
         small = self._network(self.network.data, SENSITIVITY_SAMPLES)
+        small.scales = self.network.scales
         factors = measured_curvature(
             small, steps_at(guess, slope), predicted, self.job.options.track
         )
@@ -95,6 +101,11 @@ class Compressor:
             name: replace(one, curvature=one.curvature * factors[name])
             for name, one in guess.items()
         }
+
+    def _scaled(self, weight: Weight) -> NDArray[Any]:
+        """A weight in units in which all its rows have the same step."""
+        scales = self.network.scales.get(weight.name)
+        return weight.array() if scales is None else weight.array() / scales
 
     @cached_property
     def method(self) -> Method:

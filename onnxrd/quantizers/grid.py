@@ -15,9 +15,19 @@ from onnxrd.quantizers.quantized import Array, Codebook
 Integers = NDArray[np.int32]
 
 
-def round_to_grid(weight: Array, step: float) -> Integers:
-    """The nearest multiple of the step for every weight, as integers, [*weight]."""
-    return np.rint(np.asarray(weight, np.float64) / step).astype(np.int32)
+def round_to_grid(weight: Array, step: float, scales: Array | None = None) -> Integers:
+    """The nearest multiple of the step for every weight, as integers, [*weight].
+
+    Args:
+        weight: [*weight].
+        step: the distance of two levels.
+        scales: positive integers that broadcast to the weight; an entry becomes a multiple of its
+            scale.
+    """
+    if scales is None:
+        return np.rint(np.asarray(weight, np.float64) / step).astype(np.int32)
+    coarse = np.rint(np.asarray(weight, np.float64) / (step * scales))
+    return np.asarray(coarse * scales, np.int32)
 
 
 def grid_codebook(integers: Integers, step: float, dtype: np.dtype[Any]) -> Codebook:
