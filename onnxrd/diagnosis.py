@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnxrd import quantizers
 from onnxrd.graph.model import Model
 from onnxrd.graph.stored import Stored, stored_weights
-from onnxrd.graph.weights import Weight, find_weights
+from onnxrd.graph.weights import find_weights
 from onnxrd.importance import Importance
 from onnxrd.progress import Track, silent
 
@@ -25,6 +25,10 @@ FEW_LEVELS = 256
 
 DENSE = 4
 """With fewer entries for each level there is no codebook to compare with."""
+
+
+CHUNK = 1 << 20
+"""Entries that are reckoned with at a time."""
 
 
 @dataclass(frozen=True)
@@ -129,30 +133,31 @@ def golden_rules(
     return GoldenRules(tuple(layers), tuple(missing))
 
 
-def _layer(stored: Stored, approximation: Array, importance: Importance) -> LayerRules:
+def _layer(stored: Stored, found: Array, importance: Importance) -> LayerRules:
     weight = stored.weight
-    array, found = (a.astype(np.float64) for a in (weight.array(), approximation))
-    measured = importance.measured(weight.name, weight.shape)
-    h = importance.damped(weight.name, weight.shape).astype(np.float64)
-    constraint, least = _best(weight, found, h)
-    error = array - found
-    spent = float((h * error**2).sum()) / 2
-    return LayerRules(
-        weight.name,
-        weight.size,
-        constraint,
-        float((measured * error**2).sum()) / 2,
-        float((h * found * error).sum()),
-        float((h * found**2).sum()),
-        None if least is None else spent - least,
-        float((h * array**2).sum()) / 2,
-    )
-
-
-def _best(weight: Weight, found: Array, h: Array) -> tuple[str, float | None]:
-    """What constrains an approximation, and the least distortion that is possible under it."""
     array = weight.array()
-    array = array if array.dtype.kind == "f" else array.astype(np.float32)
+    array = array if array.dtype.kind == "f" else array.astype(np.float32)  # bfloat16
+    h = importance.damped(weight.name, weight.shape)
+    measured = importance.measured(weight.name, weight.shape)
+    constraint, least = _best(array, found, h, weight.channel_axis)
+    predicted, pull, energy, spent, whole = _sums(array, found, measured, h)
+    excess = None if least is None else spent - least
+    return LayerRules(weight.name, weight.size, constraint, predicted, pull, energy, excess, whole)
+
+
+def _sums(array: Array, found: Array, measured: Array, h: Array) -> Array:
+    """[5]: ½ΣmΔ², Σhŵ(w−ŵ), Σhŵ², ½ΣhΔ², ½Σhw², in double precision, some entries at a time."""
+    flat = [a.reshape(-1) for a in (array, found, measured, h)]
+    total = np.zeros(5)
+    for start in range(0, array.size, CHUNK):
+        w, v, m, c = (a[start : start + CHUNK].astype(np.float64) for a in flat)
+        error = w - v
+        total += (m @ error**2 / 2, c @ (v * error), c @ v**2, c @ error**2 / 2, c @ w**2 / 2)
+    return total
+
+
+def _best(array: Array, found: Array, h: Array, axis: int | None) -> tuple[str, float | None]:
+    """What constrains an approximation, and the least distortion that is possible under it."""
     kept = found != 0
     if (found == array).all():
         return "unchanged", 0.0
@@ -160,18 +165,16 @@ def _best(weight: Weight, found: Array, h: Array) -> tuple[str, float | None]:
         scores = np.sort((h * array.astype(np.float64) ** 2).ravel())
         return f"{kept.mean():.1%} kept", float(scores[: kept.size - kept.sum()].sum()) / 2
     levels = len(np.unique(found))
-    axis = weight.channel_axis
     if levels <= FEW_LEVELS or axis is None:
         share = float(kept.mean())
         if levels * DENSE > found.size:
             return f"{levels} levels", None
         if share < 0.5:
             pruned = quantizers.prune_and_quantize(array, h, share, max(levels, 2))
-            return f"{levels} levels, {share:.1%} kept", quantizers.weighted_distortion(
-                array, pruned.dequantize(), h
-            )
+            least = quantizers.weighted_distortion(array, pruned.dequantize(), h)
+            return f"{levels} levels, {share:.1%} kept", least
         return f"{levels} levels", _clustered(array, h, levels)
-    rows = [np.moveaxis(a, axis, 0).reshape(weight.shape[axis], -1) for a in (array, found, h)]
+    rows = [np.moveaxis(a, axis, 0).reshape(array.shape[axis], -1) for a in (array, found, h)]
     counts = [len(np.unique(row)) for row in rows[1]]
     text = f"{max(counts)} levels a channel"
     if max(counts) * DENSE > rows[0].shape[1]:

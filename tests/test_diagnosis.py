@@ -75,8 +75,9 @@ def test_rounding_by_another_tool_keeps_neither(tmp_path):
     assert 1e-4 < abs(rules.rule1) < 0.1
 
 
-def test_the_figures_are_those_of_the_definitions(model, tmp_path):
+def test_the_figures_are_those_of_the_definitions(model, tmp_path, monkeypatch):
     """A file quantized without importance, and held against one."""
+    monkeypatch.setattr("onnxrd.diagnosis.CHUNK", 100)
     h, out = importance_of(model), tmp_path / "out.onnx"
     onnxrd.quantize(model, out, clusters=6, options=FORCED)
     rules = rules_of(model, out, h)
@@ -149,6 +150,17 @@ def test_on_the_command_line(model, calib, run, tmp_path):
     shown = run(*command, "--importance", kept).out
     assert "rule 1 holds in every layer" in shown and "4 levels" in shown
     assert json.loads(run(*command, "--no-rules", "--json").out)["golden_rules"] is None
+
+
+def test_without_importance(model, calib, run, tmp_path, monkeypatch):
+    """Where it cannot be measured in passing, that is said and the rest goes on."""
+    out = tmp_path / "out.onnx"
+    assert run("quantize", model, "--data", calib, "-o", out, "--clusters", 4).code == 0
+    monkeypatch.setattr("onnxrd.cli.commands.evaluate.LARGE", 100)
+    ran = run("evaluate", model, out, "--data", calib, "--json")
+    assert ran.code == 0 and "--importance" in ran.err
+    document = json.loads(ran.out)
+    assert document["golden_rules"] is None and document["samples"] == 40
 
 
 def test_the_worst_layer_is_named(model, calib, run, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from onnxrd.errors import SettingError
+from onnxrd.rate_distortion.gaussian import BITS
 from onnxrd.rate_distortion.histogram import Array, Floats, Histogram, centred
 
 _CELLS = 256
@@ -33,6 +34,11 @@ class RatePoint:
     distortion: float
     gap: float
     mass: Floats
+
+    @property
+    def bits(self) -> float:
+        """The rate in bits."""
+        return self.nats * BITS
 
 
 def blahut_arimoto(

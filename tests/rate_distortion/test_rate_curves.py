@@ -41,6 +41,7 @@ def test_blahut_arimoto_meets_the_binary_source(flips):
     assert point.distortion == pytest.approx(4 * flips)
     entropy = -flips * math.log(flips) - (1 - flips) * math.log(1 - flips)
     assert point.nats == pytest.approx(math.log(2) - entropy)
+    assert point.bits == pytest.approx(1 - entropy / math.log(2))
 
 
 def test_gap_tells_how_far_it_has_to_go():

@@ -25,6 +25,10 @@ FOR_IMPORTANCE = 512
 """Samples on which importance is measured, if it is not given."""
 
 
+LARGE = 1_000_000_000
+"""Bytes of a model whose importance is not measured in passing."""
+
+
 @click.command(name="evaluate")
 @click.argument("original", type=parameters.FILE)
 @click.argument("compressed", type=parameters.FILE)
@@ -91,15 +95,21 @@ def _rules(
     options: Options,
     quiet: bool,
 ) -> GoldenRules | None:
-    """The golden rules; None, and a warning, where importance cannot be measured."""
+    """The golden rules; None, and a warning, where importance is not or cannot be measured."""
     if importance is not None:
         known = load_importance(importance, before)
         return golden_rules(before, after, known, track=options.track)
+    if before.nbytes > LARGE:
+        if not quiet:
+            text = "warning: no golden rules for a model this large, unless --importance is given."
+            stderr().print(text, style="bold yellow", soft_wrap=True)
+        return None
     try:
         some = rows.spread(FOR_IMPORTANCE)
         measured = pipeline.measure_importance(before, some, options)
     except ImportanceError as error:
         if not quiet:
-            stderr().print(f"warning: no golden rules: {error}", style="bold yellow")
+            text = f"warning: no golden rules: {error}"
+            stderr().print(text, style="bold yellow", soft_wrap=True)
         return None
     return golden_rules(before, after, measured, track=options.track)
