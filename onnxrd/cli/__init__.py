@@ -26,6 +26,8 @@ def main(arguments: list[str] | None = None) -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; nothing was written.", INTERRUPTED)
     except BrokenPipeError:  # whoever reads the result has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -40,8 +42,6 @@ def main(arguments: list[str] | None = None) -> None:
             "sound, please report this with what --verbose shows.",
             1,
         )
-    except (click.Abort, KeyboardInterrupt):
-        _fail("interrupted; nothing was written.", INTERRUPTED)
 
 
 def _fail(message: str, code: int) -> None:

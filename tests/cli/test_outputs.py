@@ -13,7 +13,7 @@ import pytest
 import onnxrd.encodings
 import onnxrd.graph.model
 import onnxrd.importance.diagonal
-import onnxrd.pipeline.job
+import onnxrd.measurement
 import onnxrd.pipeline.output
 from onnxrd.errors import ModelError
 from tests import networks
@@ -75,7 +75,7 @@ def test_places_that_cannot_be_written(command, calib, refused, tmp_path, monkey
     def worked(*_, **__):
         raise AssertionError("work began before the output was looked at")
 
-    monkeypatch.setattr(onnxrd.pipeline.job, "fisher", worked)
+    monkeypatch.setattr(onnxrd.measurement, "fisher", worked)
     for output, telling in (
         (tmp_path / "no" / "such" / "out", "cannot write"),
         (calib / "out", "cannot write"),
@@ -153,7 +153,7 @@ def test_a_file_that_does_not_do_what_it_should(
 @pytest.mark.parametrize(
     ("room", "step"),
     [
-        (onnxrd.pipeline.job, "fisher"),
+        (onnxrd.measurement, "fisher"),
         (onnxrd.encodings, "write"),
         (onnxrd.pipeline.output, "save"),
         (onnxrd.pipeline.output, "verify"),
