@@ -103,8 +103,9 @@ class Network:
 
     @cached_property
     def batches(self) -> list[dict[str, Array]]:
-        """The feeds of the samples."""
-        return [batch.feeds for batch in self.data.batches(LARGEST_BATCH)]
+        """The feeds of the samples, in two batches at least where there are as many samples."""
+        size = min(LARGEST_BATCH, -(-self.data.samples // 2))
+        return [batch.feeds for batch in self.data.batches(size)]
 
     def walk(self) -> Walk:
         """A new walk from the beginning."""

@@ -12,7 +12,7 @@ from onnxrd.graph.weights import Weight
 from onnxrd.importance.moments import Moments
 from onnxrd.progress import Track, silent
 from onnxrd.quantizers import Codebook
-from onnxrd.quantizers.feedback import error_feedback, repaired_target
+from onnxrd.quantizers.feedback import error_feedback, repaired_target, uncertainty
 from onnxrd.quantizers.grid import Integers, grid_codebook, round_to_grid
 
 Array = NDArray[Any]
@@ -143,8 +143,9 @@ def quantize_layer(
     centred = method.bias and bool(form.bias)
     second, cross = moments.second(centred=centred)
     matrices = form.matrices(weight.array()).astype(np.float64)
-    target = repaired_target(matrices, second, cross) if method.repair else matrices
-    integers = error_feedback(target, second, step)
+    doubt = uncertainty(second, moments.count)
+    target = repaired_target(matrices, second, cross, doubt) if method.repair else matrices
+    integers = error_feedback(target, second, step, doubt)
     done.add(weight, form.weight(integers, weight.shape))
     if centred:
         x, xq = moments.means()
