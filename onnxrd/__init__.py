@@ -6,6 +6,7 @@
 """
 
 from onnxrd.allocation.target import Target
+from onnxrd.archive import Packed, load_session, pack, unpack
 from onnxrd.bounds import NetworkBound, bound
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
@@ -42,6 +43,7 @@ __all__ = [
     "NetworkBound",
     "OnnxrdError",
     "Options",
+    "Packed",
     "Result",
     "SettingError",
     "Target",
@@ -57,6 +59,9 @@ __all__ = [
     "load_data",
     "load_importance",
     "load_model",
+    "load_session",
+    "pack",
     "prune",
     "quantize",
+    "unpack",
 ]

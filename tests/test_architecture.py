@@ -19,7 +19,7 @@ ROOMS = [
     "quantizers",
     "encodings",
     "allocation",
-    "evaluation diagnosis bounds",
+    "archive evaluation diagnosis bounds",
     "options",
     "measurement",
     "report compression",
@@ -44,6 +44,7 @@ def test_public_names():
         "NetworkBound",
         "OnnxrdError",
         "Options",
+        "Packed",
         "Result",
         "SettingError",
         "Target",
@@ -59,8 +60,11 @@ def test_public_names():
         "load_data",
         "load_importance",
         "load_model",
+        "load_session",
+        "pack",
         "prune",
         "quantize",
+        "unpack",
     ]
     assert all(hasattr(onnxrd, name) for name in onnxrd.__all__)
 

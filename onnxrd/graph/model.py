@@ -5,7 +5,7 @@ import itertools
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,8 +56,16 @@ class Model:
     @cached_property
     def files(self) -> tuple[Path, ...]:
         """The model's file and the files of its external data."""
-        external = {Path(t.path) for t in _external_tensors(self.ir)}
-        return (self.path, *sorted(external))
+        return (self.path, *sorted(self.external))
+
+    @cached_property
+    def external(self) -> Mapping[Path, tuple[onnx_ir.ExternalTensor, ...]]:
+        """The files of external data, and the tensors in each."""
+        found: dict[Path, tuple[onnx_ir.ExternalTensor, ...]] = {}
+        for tensor in _external_tensors(self.ir):
+            path = Path(tensor.path)
+            found[path] = (*found.get(path, ()), tensor)
+        return found
 
     @cached_property
     def nbytes(self) -> int:

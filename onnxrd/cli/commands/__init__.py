@@ -2,7 +2,17 @@
 
 import click
 
-from onnxrd.cli.commands import bound, compress, evaluate, importance, inspect, prune, quantize
+from onnxrd.cli.commands import (
+    bound,
+    compress,
+    evaluate,
+    importance,
+    inspect,
+    pack,
+    prune,
+    quantize,
+    unpack,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -26,5 +36,7 @@ for command in (
     prune.prune,
     evaluate.evaluate_command,
     bound.bound,
+    pack.pack,
+    unpack.unpack,
 ):
     onnxrd.add_command(command)
