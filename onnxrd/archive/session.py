@@ -36,36 +36,40 @@ def load_session(
     """
     options = session_options or ort.SessionOptions()
     source: str | bytes
+    lent: list[ort.OrtValue] = []
     if Path(path).is_file() and is_archive(path):
-        source = _restore(path, options, max_size)
+        source, lent = _restore(path, options, max_size)
     else:
         source = str(load(Path(path)).path)
     try:
-        return ort.InferenceSession(source, options, providers or ["CPUExecutionProvider"])
+        session = ort.InferenceSession(source, options, providers or ["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has a dozen exception types without a common base
         raise ModelError(f"onnxruntime cannot load {path}: {error}") from error
+    vars(session)["_onnxrd_lent"] = lent  # the session works in their memory as long as it lives
+    return session
 
 
-def _restore(path: PathLike, options: ort.SessionOptions, max_size: int | None) -> bytes:
-    """The model's file as bytes, its external data given to the options."""
+def _restore(
+    path: PathLike, options: ort.SessionOptions, max_size: int | None
+) -> tuple[bytes, list[ort.OrtValue]]:
+    """The model's file as bytes, and its external data, given to the options."""
     with open_archive(path, max_size) as archive:
         files = {entry.name: bytearray() for entry in archive.entries}
         for entry, data in archive.content():
             files[entry.name] += data
     model = bytes(files.pop(""))
-    if files:
-        _add_external_data(model, files, options)
-    return model
+    return model, _add_external_data(model, files, options) if files else []
 
 
 def _add_external_data(
     model: bytes, files: Mapping[str, bytearray], options: ort.SessionOptions
-) -> None:
+) -> list[ort.OrtValue]:
     """Hand the external data of a model over to onnxruntime, without a copy."""
     graph = onnx.ModelProto.FromString(model).graph
     external = [t for t in graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     values = [_external_value(tensor, files) for tensor in external]
     options.add_external_initializers([tensor.name for tensor in external], values)
+    return values
 
 
 def _external_value(tensor: onnx.TensorProto, files: Mapping[str, bytearray]) -> ort.OrtValue:
