@@ -22,7 +22,7 @@ from onnxrd.compression.rows import row_scales
 from onnxrd.compression.sequential import Method, Quantization, Sequential
 from onnxrd.errors import TargetError
 from onnxrd.evaluation import count_parameters
-from onnxrd.graph.model import atomic_output, load, scratch
+from onnxrd.graph.model import Model, atomic_output, load, scratch
 from onnxrd.graph.weights import Weight, find_weights
 from onnxrd.importance import Importance
 from onnxrd.options import Options
@@ -64,14 +64,21 @@ class Compressor:
         job: the original, the samples to fit on, its importance.
         prepared: the prepared graph that the weights belong to.
         weights: those to compress.
+        skipped: the other floating-point constants with their reasons.
         held_out: the samples to measure on.
     """
 
     def __init__(
-        self, job: Job, prepared: ir.Model, weights: Sequence[Weight], held_out: Calibration
+        self,
+        job: Job,
+        prepared: ir.Model,
+        weights: Sequence[Weight],
+        skipped: Mapping[str, str],
+        held_out: Calibration,
     ) -> None:
         assert job.data is not None
         self.job, self.prepared, self.weights = job, prepared, weights
+        self.skipped, self.held_out_data = skipped, held_out
         self.network = self._network(job.data, MOST_SAMPLES)
         for weight in self.network.loose:
             if (scales := row_scales(self.network, weight)) is not None:
@@ -142,6 +149,13 @@ class Compressor:
     @cached_property
     def _file_size(self) -> encodings.FileSize:
         return encodings.FileSize(self.job.model.holding(list(self._slots)), self._slots)
+
+    def write(self, point: Point, temporary: Path, path: Path) -> Result:
+        """Write, verify and measure the file of a point; see `finish`."""
+        shelf, quantization = Shelf(scratch(temporary)), point.quantization
+        done = {w: shelf.put(quantization.codebook(w.name)) for w in self.weights}
+        job = replace(self.job, data=self.held_out_data)
+        return finish(job, done, self.skipped, temporary, path, constants=quantization.biases)
 
     def to_target(self, target: Target) -> Point:
         """The best point that keeps a target.
@@ -273,16 +287,22 @@ def compress(
         OnnxrdError: see `onnxrd.errors`; nothing has been written then.
     """
     original, path, options = load(model), Path(output), options or Options()
+    with atomic_output(path, never=(*original.files, *files_of(data, importance))) as temporary:
+        compressor = prepared_compressor(original, data, importance, options)
+        return compressor.write(compressor.to_target(target), temporary, path)
+
+
+def prepared_compressor(
+    original: Model, data: Any, importance: PathLike | Importance | None, options: Options
+) -> Compressor:
+    """A compressor of a model, whose importance is measured unless it is given.
+
+    Raises:
+        OnnxrdError: as for `compress`.
+    """
     prepared = original.prepared()
     weights, skipped = choose(original, find_weights(original, prepared), options.exclude)
-    with atomic_output(path, never=(*original.files, *files_of(data, importance))) as temporary:
-        samples = load_data(data, original.inputs, samples=options.samples, seed=options.seed)
-        fitted, held_out = samples.split(HELD_OUT, options.seed)
-        job = prepare(original, _first(fitted, IMPORTANCE_SAMPLES), importance, options)
-        compressor = Compressor(replace(job, data=fitted), prepared, weights, held_out)
-        point = compressor.to_target(target)
-        shelf = Shelf(scratch(temporary))
-        done = {w: shelf.put(point.quantization.codebook(w.name)) for w in weights}
-        measured_on = replace(job, data=held_out)
-        constants: Mapping[str, Any] = point.quantization.biases
-        return finish(measured_on, done, skipped, temporary, path, constants=constants)
+    samples = load_data(data, original.inputs, samples=options.samples, seed=options.seed)
+    fitted, held_out = samples.split(HELD_OUT, options.seed)
+    job = prepare(original, _first(fitted, IMPORTANCE_SAMPLES), importance, options)
+    return Compressor(replace(job, data=fitted), prepared, weights, skipped, held_out)

@@ -1,0 +1,128 @@
+"""Bytes against damage of what `onnxrd compress` writes, beside NNCodec.
+
+    python tests/benchmarks/compress.py FOLDER ... [--models] [--samples 1024] [--only NAME]
+
+A folder holds model.onnx, calib.npz and eval.npz. Each network is compressed at a few rates; every
+file is written, verified, packed and run on eval.npz, which nothing is fitted to and no setting is
+chosen on. Bytes at a given damage lie between two files, on a line in logarithms. NNCodec's are
+those of nncodec.json (reference_nncodec.py). Writes compress.json beside this one.
+"""
+
+import argparse
+import itertools
+import json
+import platform
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+import onnxrd
+from onnxrd.allocation.ladder import slope_for_bits
+from onnxrd.evaluation import evaluate
+from onnxrd.pipeline.compress import prepared_compressor
+
+HERE = Path(__file__).parent
+MODELS = HERE.parents[1] / "models"
+TARGETS = {"regression": (0.01,), "classification": (0.01, 0.02, 0.1)}
+
+
+def arrays(path, model, most):
+    """The arrays that the model takes, and the labels."""
+    names = {spec.name for spec in model.inputs} | {"labels"}
+    with np.load(path) as archive:
+        return {name: archive[name][:most] for name in archive.files if name in names}
+
+
+def between(points, value, key):
+    """Bytes at a damage, on the line through the nearest two points around it."""
+    points = sorted(points, key=lambda p: p["damage"])
+    for low, high in itertools.pairwise(points):
+        if low["damage"] <= value <= high["damage"]:
+            share = np.log(value / low["damage"]) / np.log(high["damage"] / low["damage"])
+            return round(float(np.exp((1 - share) * np.log(low[key]) + share * np.log(high[key]))))
+    return None
+
+
+def network(name, model, calib, held_out, bits, samples):
+    original = onnxrd.load_model(model)
+    data = arrays(calib, original, samples)
+    start = time.process_time(), time.perf_counter()
+    compressor = prepared_compressor(original, data, None, onnxrd.Options(samples=None))
+    evaluation = onnxrd.load_data(arrays(held_out, original, None), original.inputs)
+    ladders = list(compressor.ladders.values())
+    points = []
+    with tempfile.TemporaryDirectory() as folder:
+        for rate in bits:
+            path = Path(folder) / f"{rate}.onnx"
+            point = compressor.point(slope_for_bits(ladders, rate))
+            compressor.write(point, path, path)
+            packed = onnxrd.pack(path, path.with_suffix(".onnxrd"))
+            found = evaluate(original, onnxrd.load_model(path), evaluation, timed=False)
+            (head, *_) = found.heads
+            regression = head.task == "regression"
+            points.append(
+                {
+                    "nbytes": path.stat().st_size,
+                    "packed": path.with_suffix(".onnxrd").stat().st_size,
+                    "damage": head.relative_error if regression else found.distortion,
+                    "standard error": head.distortion.standard_error,
+                    "held-out damage": point.damage.relative
+                    if regression
+                    else point.damage.distortion,
+                    "accuracy": head.accuracy,
+                }
+            )
+            print(name, rate, points[-1], packed is not None, flush=True)
+    targets = TARGETS["regression" if regression else "classification"]
+    reference = json.loads((HERE / "nncodec.json").read_text())["networks"].get(name, {})
+    return {
+        "original": original.nbytes,
+        "samples": len(next(iter(data.values()))),
+        "evaluated on": evaluation.samples,
+        "method": str(compressor.method),
+        "points": points,
+        "at": {
+            str(value): {
+                "plain": between(points, value, "nbytes"),
+                "packed": between(points, value, "packed"),
+                "nncodec": reference.get("at", {}).get(str(value), {}).get("best"),
+            }
+            for value in targets
+        },
+        "processor seconds": round(time.process_time() - start[0], 1),
+        "seconds": round(time.perf_counter() - start[1], 1),
+        "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--models", action="store_true")
+    parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--bits", default="1.2,1.5,2,2.5,3,3.5")
+    given = parser.parse_args()
+    jobs = {f.name: [f / n for n in ("model.onnx", "calib.npz", "eval.npz")] for f in given.folders}
+    if given.models:
+        for name in ("mnist_mlp", "cifar10_cnn"):
+            jobs[name] = [MODELS / f"{name}{end}" for end in (".onnx", "_calib.npz", "_eval.npz")]
+    output = HERE / "compress.json"
+    document = json.loads(output.read_text()) if output.exists() else {"networks": {}}
+    document["command"] = "python tests/benchmarks/compress.py FOLDER ... --models"
+    document["versions"] = {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+    bits = [float(b) for b in given.bits.split(",")]
+    for name, files in jobs.items():
+        document["networks"][name] = network(name, *files, bits, given.samples)
+        output.write_text(json.dumps(document, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
