@@ -28,7 +28,7 @@ BODIES_OPSET = 23
 _TEXT = """\
 # Operators that gradients go through
 
-Written by `python -m onnxrd.autodiff.operators` from the registry of rules; a test keeps it in step.
+Written by `python -m onnxrd.autodiff.operators` from the registry; a test keeps it in step.
 
 "rule": a vector-Jacobian product of its own. "decomposition": said with simpler operators, which
 have rules. The last column names the inputs whose weights get their squared per-sample gradients
