@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxrd.cache import Arrays, remembered
 from onnxrd.calibration import Calibration
 from onnxrd.distortion import find_heads, log_probabilities, log_softmax, regression
 from onnxrd.errors import CalibrationError, SettingError
@@ -28,7 +29,10 @@ from onnxrd.quantizers import Quantized, prune_and_quantize
 
 Array = NDArray[Any]
 Quantizer = Callable[[Sequence[Weight], Importance], Iterator[Quantized]]
-"""Weights and what errors in them cost → one approximation of each, in the same order."""
+"""Weights and what errors in them cost → one approximation of each, in the same order.
+
+Its `repr` is to say all that it does, so that what was chosen for it can be remembered.
+"""
 
 HELD_OUT = 0.2
 """Share of the calibration samples that settings are chosen on."""
@@ -37,19 +41,36 @@ DAMPINGS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
 TEMPERATURES = (1.0, 1.5, 2.0, 3.0, 5.0, 9.0)
 
 
-def eight_levels(weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
-    """What settings are tried with where importance is measured for no quantizer in particular."""
-    for weight in weights:
-        quartic = h.damped_quartic(weight.name) if h.quartic else None
-        yield prune_and_quantize(
-            weight.array(), h.damped(weight.name, weight.shape), 1.0, 8, quartic
-        )
+@dataclass(frozen=True)
+class Codebooks:
+    """A quantizer: codebooks by k-means.
+
+    Attributes:
+        clusters: levels of each weight.
+        keep: share of each weight's entries that may be other than zero.
+    """
+
+    clusters: int
+    keep: float = 1.0
+
+    def __call__(self, weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
+        """See `Quantizer`."""
+        for weight in weights:
+            array, cost = weight.array(), h.damped(weight.name, weight.shape)
+            quartic = h.damped_quartic(weight.name) if h.quartic else None
+            yield prune_and_quantize(array, cost, self.keep, self.clusters, quartic)
+
+
+EIGHT_LEVELS = Codebooks(8)
+"""What settings are tried with where importance is measured for no quantizer in particular."""
 
 
 def measure_importance(
-    model: Model, data: Calibration | None, options: Options, quantizer: Quantizer = eight_levels
+    model: Model, data: Calibration | None, options: Options, quantizer: Quantizer = EIGHT_LEVELS
 ) -> Importance:
-    """Importance as the options ask for it; identity needs no data.
+    """Importance as the options ask for it, from their cache if it is there.
+
+    Identity needs no data.
 
     Raises:
         ImportanceError: see `onnxrd.importance`.
@@ -61,7 +82,11 @@ def measure_importance(
     if data is None:
         raise CalibrationError("importance is measured on data: give --data.")
     if options.temperature == "auto":
-        found = best_temperature(model, data, options, quantizer)
+        found = _remembered(
+            "temperature",
+            (model, data, options, quantizer),
+            lambda: best_temperature(model, data, options, quantizer),
+        )
         estimator = replace(options.estimator, temperature=found)
         options = replace(options, temperature=None, estimator=estimator)
     if options.damping is not None:
@@ -69,7 +94,27 @@ def measure_importance(
     if options.objective not in get_args(Supervised):
         return _measured(model, data, options)
     fit, held = data.split(HELD_OUT, options.seed)
-    return best_damped(model, _measured(model, fit, options), held, options, quantizer)
+    importance = _measured(model, fit, options)
+    damping = _remembered(
+        "damping",
+        (model, data, options, quantizer),
+        lambda: best_damped(model, importance, held, options, quantizer).damping,
+    )
+    return replace(importance, damping=damping)
+
+
+def _remembered(
+    kind: str,
+    problem: tuple[Model, Calibration, Options, Quantizer],
+    compute: Callable[[], float],
+) -> float:
+    """A setting that was chosen for a quantizer, from the cache if it is there."""
+    model, data, options, quantizer = problem
+    settings = (*_settings(options), options.seed, quantizer)
+    arrays = remembered(
+        options.cache, kind, model, [data], settings, lambda: {kind: np.array(compute())}
+    )
+    return float(arrays[kind])
 
 
 def best_damped(
@@ -77,7 +122,7 @@ def best_damped(
     importance: Importance,
     held: Calibration,
     options: Options,
-    quantizer: Quantizer = eight_levels,
+    quantizer: Quantizer = EIGHT_LEVELS,
 ) -> Importance:
     """The same importance with the damping that leaves the least cross-entropy.
 
@@ -94,7 +139,7 @@ def best_damped(
 
 
 def best_temperature(
-    model: Model, data: Calibration, options: Options, quantizer: Quantizer = eight_levels
+    model: Model, data: Calibration, options: Options, quantizer: Quantizer = EIGHT_LEVELS
 ) -> float:
     """The temperature, from 1 to 9, for `Estimator.temperature`.
 
@@ -146,19 +191,28 @@ def calibrated_temperature(log_probabilities: Array, labels: Array) -> float:
     return float(round(candidates[int(np.argmin(losses))], 3))
 
 
+def _settings(options: Options) -> tuple[Any, ...]:
+    """Of importance, damping aside."""
+    return (options.objective, options.estimator, options.task, options.runtime)
+
+
 def _measured(model: Model, data: Calibration, options: Options) -> Importance:
-    objective, estimator, runtime, track = (
-        options.objective,
-        options.estimator,
-        options.runtime,
-        options.track,
-    )
-    task = regression(options.task) if objective == "regression" else options.task
-    if objective == "gradient" or objective == "hessian" or objective == "gradient+hessian":
-        return supervised(
-            model, data, objective, estimator=estimator, task=task, runtime=runtime, track=track
+    """Importance with the settings as they are."""
+
+    def measure() -> Arrays:
+        objective, task = options.objective, options.task
+        common: Any = dict(
+            estimator=options.estimator, runtime=options.runtime, track=options.track
         )
-    return fisher(model, data, estimator=estimator, task=task, runtime=runtime, track=track)
+        if objective == "gradient" or objective == "hessian" or objective == "gradient+hessian":
+            return supervised(model, data, objective, task=task, **common).arrays()
+        task = regression(task) if objective == "regression" else task
+        return fisher(model, data, task=task, **common).arrays()
+
+    settings = _settings(options)
+    return Importance.of_arrays(
+        remembered(options.cache, "importance", model, [data], settings, measure)
+    )
 
 
 @dataclass(frozen=True, eq=False)

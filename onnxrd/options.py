@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from onnxrd.distortion import Tasks
@@ -32,6 +33,8 @@ class Options:
         exclude: patterns (`*`, `?`) of names of weights to leave alone.
         encoding: name of the encoding to force; None for the cheapest of each weight.
         force: write the output even if it is not smaller.
+        cache: folder to keep importance in, and what else is worth it, for the next time; made if
+            need be. None for none.
         runtime: how onnxruntime runs networks: threads and provider.
         track: shows progress.
     """
@@ -46,6 +49,7 @@ class Options:
     exclude: Sequence[str] = ()
     encoding: str | None = None
     force: bool = False
+    cache: Path | None = None
     runtime: Runtime = DEFAULT
     track: Track = silent
 

@@ -20,7 +20,7 @@ ROOMS = [
     "encodings",
     "allocation",
     "archive evaluation diagnosis bounds",
-    "options",
+    "options cache",
     "measurement",
     "report compression",
     "pipeline",

@@ -1,5 +1,6 @@
 """Calibration data as batches that fit the model."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,8 @@ from onnxrd.calibration.checks import (
 from onnxrd.calibration.sources import Table, open_source
 from onnxrd.errors import CalibrationError, SettingError
 from onnxrd.graph.specs import InputSpec
+
+_DIGEST_BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +45,17 @@ class Calibration:
     def labels(self) -> Labels | None:
         """[samples, ...]; without a sample axis those of all calls, one after the other."""
         return self._data.labels(self.chosen)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the samples with their labels, in hexadecimal; reads them all."""
+        total = hashlib.sha256(str(self.sample_axis).encode())
+        for batch in self._data.batches(self.chosen, _DIGEST_BATCH):
+            arrays = batch.feeds if batch.labels is None else {**batch.feeds, LABELS: batch.labels}
+            for name, array in sorted(arrays.items()):
+                total.update(f"{name} {array.dtype} {array.shape} {batch.size}".encode())
+                total.update(np.ascontiguousarray(array).data)
+        return total.hexdigest()
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Start a pass over all samples, always in the same order.

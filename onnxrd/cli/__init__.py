@@ -18,7 +18,9 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     verbose = "-v" in arguments or "--verbose" in arguments
     logging.basicConfig(format="%(name)s: %(message)s")
-    logging.getLogger("onnxrd").setLevel(logging.DEBUG if verbose else logging.WARNING)
+    quiet = "-q" in arguments or "--quiet" in arguments
+    least = logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
+    logging.getLogger("onnxrd").setLevel(least)
     try:
         onnxrd.main(arguments, prog_name="onnxrd", standalone_mode=False)
     except OnnxrdError as error:

@@ -80,11 +80,21 @@ def samples(default: int | None) -> Callable[[Command], Command]:
     )
 
 
+cache = click.option(
+    "--cache",
+    metavar="DIR",
+    type=FILE,
+    help="Folder to keep importance in, and what else takes long and depends on MODEL and DATA "
+    "alone, so that the next command on them is sooner done.",
+)
+
+
 def _temperature(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     return value if value == "auto" else click.FLOAT.convert(value, parameter, context)
 
 
 estimation = _all(
+    cache,
     click.option(
         "--objective",
         type=click.Choice(get_args(Objective)),
@@ -176,6 +186,7 @@ def options(**chosen: Any) -> Options:
         exclude=chosen.get("exclude", ()),
         encoding=chosen.get("encoding"),
         force=chosen.get("force", False),
+        cache=chosen["cache"],
         runtime=Runtime(chosen["threads"], chosen["provider"]),
         track=silent if chosen["quiet"] else progress_bar,
     )

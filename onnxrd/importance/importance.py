@@ -138,13 +138,26 @@ class Importance:
         return self.values[name]
 
     def save(self, path: Path, *, never: tuple[Path, ...] = ()) -> None:
-        """Write an npz: `weight:NAME` and `quartic:NAME`, and `about`, all else as JSON."""
+        """Write an npz of `arrays`."""
         with atomic_output(path, never=never) as temporary, temporary.open("wb") as stream:
-            arrays = {_WEIGHT + name: value for name, value in self.values.items()}
-            arrays |= {_QUARTIC + name: value for name, value in self.quartic.items()}
-            np.savez(
-                stream, allow_pickle=False, **{_ABOUT: np.array(json.dumps(self.about()))}, **arrays
-            )
+            np.savez(stream, allow_pickle=False, **self.arrays())
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """`weight:NAME` and `quartic:NAME`, and `about`, all else as JSON."""
+        return {
+            _ABOUT: np.array(json.dumps(self.about())),
+            **{_WEIGHT + name: value for name, value in self.values.items()},
+            **{_QUARTIC + name: value for name, value in self.quartic.items()},
+        }
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> "Importance":
+        """The inverse of `arrays`."""
+        values, quartic = (
+            {k.removeprefix(kind): arrays[k] for k in arrays if k.startswith(kind)}
+            for kind in (_WEIGHT, _QUARTIC)
+        )
+        return cls(values, quartic=quartic, **json.loads(str(arrays[_ABOUT])))
 
     def about(self) -> dict[str, Any]:
         """All attributes but the arrays, as plain data."""
@@ -172,12 +185,7 @@ def load_importance(path: Path, model: Model) -> Importance:
     """
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            about = json.loads(str(archive[_ABOUT]))
-            values, quartic = (
-                {k.removeprefix(kind): archive[k] for k in archive.files if k.startswith(kind)}
-                for kind in (_WEIGHT, _QUARTIC)
-            )
-        importance = Importance(values, quartic=quartic, **about)
+            importance = Importance.of_arrays(archive)
     except FileNotFoundError as error:
         raise ImportanceError(f"{path}: no such file.") from error
     except ImportanceError as error:

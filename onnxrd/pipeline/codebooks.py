@@ -1,6 +1,7 @@
 """The paper's two compressors: codebooks of a few levels, and pruning."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,12 +10,14 @@ from onnxrd.errors import SettingError
 from onnxrd.graph.model import atomic_output, load, scratch
 from onnxrd.graph.weights import Weight, find_weights
 from onnxrd.importance import Importance
-from onnxrd.measurement import Quantizer
+from onnxrd.measurement import Codebooks, Quantizer
 from onnxrd.options import Options
 from onnxrd.pipeline.job import PathLike, choose, files_of, prepare
 from onnxrd.pipeline.output import finish
 from onnxrd.quantizers import Quantized
 from onnxrd.report.result import Result
+
+Scope = Literal["layer", "global"]
 
 
 def quantize(
@@ -45,14 +48,9 @@ def quantize(
     if clusters < 2:
         raise SettingError(f"{clusters} clusters cannot hold a weight. Take 2 or more.")
     _check_share(keep)
-
-    def quantizer(weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
-        for weight in weights:
-            array, cost = weight.array(), h.damped(weight.name, weight.shape)
-            quartic = h.damped_quartic(weight.name) if h.quartic else None
-            yield quantizers.prune_and_quantize(array, cost, keep, clusters, quartic)
-
-    return _compress(model, output, quantizer, data, importance, options or Options())
+    return _compress(
+        model, output, Codebooks(clusters, keep), data, importance, options or Options()
+    )
 
 
 def prune(
@@ -60,7 +58,7 @@ def prune(
     output: PathLike,
     *,
     keep: float,
-    scope: Literal["layer", "global"] = "layer",
+    scope: Scope = "layer",
     data: Any = None,
     importance: PathLike | Importance | None = None,
     options: Options | None = None,
@@ -80,15 +78,22 @@ def prune(
         OnnxrdError: see `onnxrd.errors`; nothing has been written then.
     """
     _check_share(keep)
+    return _compress(model, output, _Pruning(keep, scope), data, importance, options or Options())
 
-    def quantizer(weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
+
+@dataclass(frozen=True)
+class _Pruning:
+    """The quantizer of `prune`."""
+
+    keep: float
+    scope: Scope
+
+    def __call__(self, weights: Sequence[Weight], h: Importance) -> Iterator[Quantized]:
         arrays = {w.name: w.array() for w in weights}
         costs = {w.name: h.damped(w.name, w.shape) for w in weights}
-        quartic = {name: h.damped_quartic(name) for name in h.quartic}
-        pruned = quantizers.prune(arrays, costs, keep, scope=scope, quartic=quartic or None)
+        quartic = {name: h.damped_quartic(name) for name in h.quartic} or None
+        pruned = quantizers.prune(arrays, costs, self.keep, scope=self.scope, quartic=quartic)
         yield from (pruned[w.name] for w in weights)
-
-    return _compress(model, output, quantizer, data, importance, options or Options())
 
 
 def _compress(

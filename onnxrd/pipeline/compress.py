@@ -1,11 +1,12 @@
 """Compress to a target: the fewest bytes for a damage, or the least damage for a size."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -13,6 +14,7 @@ from onnxrd import encodings
 from onnxrd.allocation.ladder import Ladder, ladder, slope_for_bits, steps_at, total_distortion
 from onnxrd.allocation.search import Trial, search
 from onnxrd.allocation.target import Target
+from onnxrd.cache import remembered
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
 from onnxrd.compression.curvature import measured_curvature
@@ -95,19 +97,39 @@ class Compressor:
     @cached_property
     def ladders(self) -> dict[str, Ladder]:
         """Rate and distortion of each tensor, with its measured curvature."""
-        prior = _mean_importance(self.weights, self.job.importance)
-        guess = {w.name: ladder(self._scaled(w), prior[w.name]) for w in self.weights}
+        guess = {w.name: ladder(self._scaled(w), self._prior[w.name]) for w in self.weights}
         slope = slope_for_bits(list(guess.values()), 3.0)
         predicted = {name: one.distortion(one.at(slope)) for name, one in guess.items()}
         small = self._network(self.network.data, SENSITIVITY_SAMPLES)
         small.scales = self.network.scales
-        factors = measured_curvature(
-            small, steps_at(guess, slope), predicted, self.job.options.track
-        )
+
+        def measured() -> Iterable[float]:
+            steps, track = steps_at(guess, slope), self.job.options.track
+            factors = measured_curvature(small, steps, predicted, track)
+            return [factors[name] for name in guess]
+
+        factors = self._remembered("curvature", measured)
         return {
-            name: replace(one, curvature=one.curvature * factors[name])
-            for name, one in guess.items()
+            name: replace(one, curvature=one.curvature * factor)
+            for (name, one), factor in zip(guess.items(), factors)
         }
+
+    def _remembered(self, kind: str, compute: Callable[[], Iterable[float]]) -> list[float]:
+        """Numbers that the target plays no part in, from the cache if they are there."""
+        options = self.job.options
+        arrays = remembered(
+            options.cache,
+            kind,
+            self.job.model,
+            [self.network.data, self.held_out_data],
+            (self._prior, options.task, options.runtime),
+            lambda: {kind: np.array(list(compute()))},
+        )
+        return [float(number) for number in arrays[kind]]
+
+    @cached_property
+    def _prior(self) -> dict[str, float]:
+        return _mean_importance(self.weights, self.job.importance)
 
     def _scaled(self, weight: Weight) -> NDArray[Any]:
         """A weight in units in which all its rows have the same step."""
@@ -119,7 +141,10 @@ class Compressor:
         """The tricks that do the least damage at a middling rate, as measured."""
         slope = slope_for_bits(list(self.ladders.values()), 3.0)
         methods = (Method(), Method(bias=False), Method(repair=False))
-        return min(methods, key=lambda m: self._damage(self._quantize(slope, m)).smooth)
+        damages = self._remembered(
+            "method", lambda: (self._damage(self._quantize(slope, m)).smooth for m in methods)
+        )
+        return methods[damages.index(min(damages))]
 
     def point(self, slope: float, *, measured: bool = True) -> Point:
         """Quantize the network at a slope, price it and maybe measure it."""

@@ -13,7 +13,7 @@ from onnxrd.errors import SettingError, TargetError
 from onnxrd.graph.model import Model
 from onnxrd.graph.weights import QUANTIZED, Weight
 from onnxrd.importance import Importance, identity, load_importance
-from onnxrd.measurement import Quantizer, eight_levels, measure_importance
+from onnxrd.measurement import EIGHT_LEVELS, Quantizer, measure_importance
 from onnxrd.options import Options
 
 PathLike = str | os.PathLike[str]
@@ -71,7 +71,7 @@ def prepare(
     data: Any,
     importance: PathLike | Importance | None,
     options: Options,
-    quantizer: Quantizer = eight_levels,
+    quantizer: Quantizer = EIGHT_LEVELS,
 ) -> Job:
     """Importance from a file, from the data, or none, with what has to be said about it."""
     samples = None

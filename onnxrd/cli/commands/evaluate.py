@@ -39,6 +39,7 @@ LARGE = 1_000_000_000
     type=parameters.FILE,
     help="What the golden rules reckon with.  [default: measured on DATA]",
 )
+@parameters.cache
 @click.option("--no-rules", is_flag=True, help="Leave out the golden rules, and be done sooner.")
 @parameters.common
 def evaluate_command(
@@ -51,6 +52,7 @@ def evaluate_command(
     provider: Provider,
     task: Tasks,
     importance: Path | None,
+    cache: Path | None,
     no_rules: bool,
     as_json: bool,
     quiet: bool,
@@ -73,6 +75,7 @@ def evaluate_command(
         estimator=Estimator(seed=seed),
         task=task,
         seed=seed,
+        cache=cache,
         runtime=Runtime(threads, provider),
         track=silent if quiet else progress_bar,
     )

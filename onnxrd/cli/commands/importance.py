@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from onnxrd import pipeline
+from onnxrd.cache import Arrays, remembered
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
 from onnxrd.cli import parameters
@@ -112,14 +113,22 @@ def _task(options: Options) -> Tasks:
 def _by_differences(
     model: Model, samples: Calibration, options: Options, exact_up_to: int
 ) -> Importance:
-    measured = finite_difference(
-        model,
-        samples,
-        estimator=options.estimator,
-        task=_task(options),
-        exact_up_to=exact_up_to,
-        runtime=options.runtime,
-        track=options.track,
+    estimator, task, runtime = options.estimator, _task(options), options.runtime
+
+    def measure() -> Arrays:
+        return finite_difference(
+            model,
+            samples,
+            estimator=estimator,
+            task=task,
+            exact_up_to=exact_up_to,
+            runtime=runtime,
+            track=options.track,
+        ).arrays()
+
+    settings = (estimator, task, exact_up_to, runtime)
+    measured = Importance.of_arrays(
+        remembered(options.cache, "differences", model, [samples], settings, measure)
     )
     return measured if options.damping is None else replace(measured, damping=options.damping)
 
