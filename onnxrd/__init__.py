@@ -26,12 +26,14 @@ from onnxrd.graph.model import load as load_model
 from onnxrd.graph.weights import Weight, find_weights
 from onnxrd.importance import Estimator, Importance, fisher, load_importance
 from onnxrd.options import Options
-from onnxrd.pipeline import compress, prune, quantize
+from onnxrd.pipeline import compress, curve, prune, quantize
+from onnxrd.report.curve import Curve
 from onnxrd.report.result import Layer, Result
 
 __all__ = [
     "Calibration",
     "CalibrationError",
+    "Curve",
     "Estimator",
     "Evaluation",
     "GoldenRules",
@@ -52,6 +54,7 @@ __all__ = [
     "Weight",
     "bound",
     "compress",
+    "curve",
     "evaluate",
     "find_weights",
     "fisher",

@@ -120,6 +120,7 @@ def bound(
     *,
     distortions: Sequence[float] | None = None,
     against: Sequence[Model] = (),
+    weights: Sequence[Weight] | None = None,
     track: Track = silent,
 ) -> NetworkBound:
     """The least rate of a network's weights for a distortion, whatever the compressor.
@@ -129,6 +130,7 @@ def bound(
         importance: of its weights, as it was measured (without damping).
         distortions: at which to report; None for a list that makes sense.
         against: compressed versions, by whatever tool, to compare.
+        weights: those that count; None for all that can be compressed.
         track: shows progress.
 
     Raises:
@@ -137,7 +139,7 @@ def bound(
         ModelError: a weight of a compressed version is missing, or cannot be computed.
     """
     importance.check_model(model)
-    weights = tuple(w for w in find_weights(model) if not w.skip)
+    weights = tuple(weights or (w for w in find_weights(model) if not w.skip))
     sources = list(track(_sources(weights, importance), "densities", len(weights)))
     kinds = list(zip(*sources))
     alone = [s.curve.distortion[0] * s.importance.mean / 2 for s, *_ in sources]

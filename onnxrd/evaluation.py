@@ -62,6 +62,7 @@ class HeadEvaluation:
         agreement: classification: share of positions where both predict the same class.
         cross_entropy: (original, compressed) against the labels, nats.
         accuracy: (original, compressed) against the labels.
+        energy: regression: the original's mean squared norm.
     """
 
     output: str
@@ -71,6 +72,7 @@ class HeadEvaluation:
     agreement: float | None = None
     cross_entropy: tuple[float, float] | None = None
     accuracy: tuple[float, float] | None = None
+    energy: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,13 @@ class Evaluation:
     def distortion(self) -> float:
         """Sum of the mean distortions of all heads."""
         return sum(head.distortion.mean for head in self.heads)
+
+    @property
+    def relative_error(self) -> float | None:
+        """Squared error over the squared norm of all outputs; None if some are classes."""
+        energy = sum(head.energy or 0.0 for head in self.heads)
+        regression = all(head.task == "regression" for head in self.heads)
+        return self.distortion / energy if regression and energy else None
 
 
 @dataclass
@@ -150,6 +159,7 @@ class _Collected:
             agreement=float(np.mean(self.agreements)) if self.agreements else None,
             cross_entropy=_pair(self.losses) if labelled else None,
             accuracy=_pair(self.hits) if labelled else None,
+            energy=energy if self.energies else None,
         )
 
 

@@ -33,6 +33,7 @@ def test_public_names():
     assert sorted(onnxrd.__all__) == [
         "Calibration",
         "CalibrationError",
+        "Curve",
         "Estimator",
         "Evaluation",
         "GoldenRules",
@@ -53,6 +54,7 @@ def test_public_names():
         "Weight",
         "bound",
         "compress",
+        "curve",
         "evaluate",
         "find_weights",
         "fisher",

@@ -42,9 +42,14 @@ def progress_bar(things: Iterable[T], what: str, total: int) -> Iterable[T]:
 
 def print_result(result: Result, as_json: bool, quiet: bool) -> None:
     """Print what a compression did; warnings go to stderr."""
-    for warning in () if quiet else result.warnings:
-        stderr().print(f"warning: {warning}", style="bold yellow", soft_wrap=True)
+    print_warnings(() if quiet else result.warnings)
     print_document(as_json, report_data.result_data(result), tables.result_table(result))
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Say what the user should know, on stderr."""
+    for warning in warnings:
+        stderr().print(f"warning: {warning}", style="bold yellow", soft_wrap=True)
 
 
 def print_document(as_json: bool, document: Any, table: RenderableType) -> None:

@@ -141,8 +141,7 @@ SHARE = click.FloatRange(min=0, max=1, min_open=True)
 
 _MEASUREMENT = ("objective", "estimator", "probes", "temperature")
 
-compression = _all(
-    click.option("-o", "--out", "output", type=FILE, required=True, help="File to write."),
+choice = _all(
     click.option("--importance", type=FILE, help="Importance measured by `onnxrd importance`."),
     click.option(
         "--exclude",
@@ -157,6 +156,11 @@ compression = _all(
         help=f"Store all weights this way: {', '.join(e.name for e in ENCODINGS)}. "
         "[default: the smallest for each]",
     ),
+)
+
+compression = _all(
+    click.option("-o", "--out", "output", type=FILE, required=True, help="File to write."),
+    choice,
     click.option("--force", is_flag=True, help="Write the output even if it is not smaller."),
 )
 

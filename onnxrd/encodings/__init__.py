@@ -25,7 +25,7 @@ How::
 """
 
 from onnxrd.encodings.encoding import Encoding
-from onnxrd.encodings.entropy import entropy_coded, estimated_nbytes
+from onnxrd.encodings.entropy import entropy_coded, estimated_nbytes, spacing
 from onnxrd.encodings.fragment import DOMAIN, Fragment, load_nbytes, together_nbytes
 from onnxrd.encodings.registry import (
     ENCODINGS,
@@ -52,6 +52,7 @@ __all__ = [
     "load_nbytes",
     "options",
     "slots",
+    "spacing",
     "together_nbytes",
     "write",
 ]

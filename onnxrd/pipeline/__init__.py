@@ -11,5 +11,6 @@
 from onnxrd.measurement import measure_importance
 from onnxrd.pipeline.codebooks import prune, quantize
 from onnxrd.pipeline.compress import compress
+from onnxrd.pipeline.curve import curve
 
-__all__ = ["compress", "measure_importance", "prune", "quantize"]
+__all__ = ["compress", "curve", "measure_importance", "prune", "quantize"]

@@ -113,7 +113,9 @@ def _compress(
         tracked = options.track(pairs, "quantizing", len(weights))
         shelf = quantizers.Shelf(scratch(temporary))
         done = {weight: shelf.put(quantized) for weight, quantized in tracked}
-        return finish(job, done, skipped, temporary, path)
+        method = "pruning" if isinstance(quantizer, _Pruning) else "k-means"
+        methods = {weight.name: method for weight in weights}
+        return finish(job, done, skipped, temporary, path, methods=methods)
 
 
 def _check_share(keep: float) -> None:

@@ -175,12 +175,37 @@ class Compressor:
     def _file_size(self) -> encodings.FileSize:
         return encodings.FileSize(self.job.model.holding(list(self._slots)), self._slots)
 
-    def write(self, point: Point, temporary: Path, path: Path) -> Result:
-        """Write, verify and measure the file of a point; see `finish`."""
+    def write(
+        self, point: Point, temporary: Path, path: Path, data: Calibration | None = None
+    ) -> Result:
+        """Write, verify and measure the file of a point; see `finish`.
+
+        Args:
+            point: what to write.
+            temporary: where to write.
+            path: where the file will be.
+            data: the samples to measure on, if not those held out.
+        """
         shelf, quantization = Shelf(scratch(temporary)), point.quantization
         done = {w: shelf.put(quantization.codebook(w.name)) for w in self.weights}
-        job = replace(self.job, data=self.held_out_data)
-        return finish(job, done, self.skipped, temporary, path, constants=quantization.biases)
+        return finish(
+            replace(self.job, data=data or self.held_out_data),
+            done,
+            self.skipped,
+            temporary,
+            path,
+            constants=quantization.biases,
+            methods=self._methods(),
+        )
+
+    def _methods(self) -> dict[str, str]:
+        """Of each weight, how it is quantized."""
+        repairing = " that repairs the layers before" if self.method.repair else ""
+        scaled = {name: ", rare rows on a coarser one" for name in self.network.scales}
+        loose = {w.name: f"rounded to a grid{scaled.get(w.name, '')}" for w in self.network.loose}
+        return loose | {
+            layer.weight.name: f"error feedback{repairing}" for layer in self.network.layers
+        }
 
     def to_target(self, target: Target) -> Point:
         """The best point that keeps a target.
@@ -193,7 +218,8 @@ class Compressor:
         return self._to_damage(target)
 
     @property
-    def _bounds(self) -> tuple[float, float]:
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest slope that make sense."""
         ladders = list(self.ladders.values())
         return slope_for_bits(ladders, 9.0), slope_for_bits(ladders, 0.02)
 
@@ -214,7 +240,7 @@ class Compressor:
             limit,
             rising=False,
             within=WITHIN["size"],
-            bounds=self._bounds,
+            bounds=self.bounds,
         )
         kept = [t.outcome for t in trials if t.value <= limit]
         if not kept:
@@ -252,7 +278,7 @@ class Compressor:
             target.value,
             rising=True,
             within=WITHIN["damage"],
-            bounds=self._bounds,
+            bounds=self.bounds,
         )
         kept: list[Trial[Point]] = [t for t in trials if t.value <= target.value]
         if not kept:

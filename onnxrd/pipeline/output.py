@@ -1,6 +1,7 @@
 """The compressed model as a file: written, verified, measured."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ def finish(
     path: Path,
     *,
     constants: Mapping[str, Array] | None = None,
+    methods: Mapping[str, str] | None = None,
 ) -> Result:
     """Write, verify and measure a compressed model.
 
@@ -41,13 +43,14 @@ def finish(
         temporary: where to write.
         path: where the file will be.
         constants: other constants of the graph that changed, by name.
+        methods: weight → how it was quantized, in words.
 
     Raises:
         TargetError: the file is not smaller than the original.
         VerificationError: it does not do what it should.
     """
     original = job.model
-    layers = _write(job, done, constants or {}, temporary)
+    layers = _write(job, done, constants or {}, methods or {}, temporary)
     written = load(temporary)
     if written.nbytes >= original.nbytes and not job.options.force:
         raise TargetError(
@@ -69,7 +72,11 @@ def finish(
 
 
 def _write(
-    job: Job, done: Mapping[Weight, Quantized], constants: Mapping[str, Array], path: Path
+    job: Job,
+    done: Mapping[Weight, Quantized],
+    constants: Mapping[str, Array],
+    methods: Mapping[str, str],
+    path: Path,
 ) -> list[Layer]:
     """Write the compressed model and verify the file against its dense equivalent."""
     by_name = {weight.name: quantized for weight, quantized in done.items()}
@@ -86,7 +93,10 @@ def _write(
     for weight, quantized in done.items():
         if weight.name in fragments:
             dense.graph.initializers[weight.name].const_value = _dense(weight, quantized)
-            layers.append(_layer(job, weight, quantized, fragments[weight.name]))
+            layer = _layer(job, weight, quantized, fragments[weight.name])
+            rivals = _rivals(quantized, slots[weight.name], layer.encoding)
+            method = methods.get(weight.name, "")
+            layers.append(replace(layer, method=method, rivals=rivals))
     _verify(job, dense, path)
     return layers
 
@@ -139,7 +149,19 @@ def _layer(job: Job, weight: Weight, quantized: Quantized, fragment: encodings.F
             weight.array(), approximation, h, job.importance.quartic.get(weight.name)
         ),
         job.importance.proxies.get(weight.name, ""),
+        step=_step(quantized),
     )
+
+
+def _step(quantized: Quantized) -> float | None:
+    step = encodings.spacing(quantized.levels) if isinstance(quantized, Codebook) else None
+    return None if step is None else float(step)
+
+
+def _rivals(quantized: Quantized, slot: encodings.Slot, chosen: str) -> dict[str, int]:
+    """Bytes in all other encodings, in each on its own."""
+    others = encodings.options(quantized, slot)
+    return {f.encoding: f.nbytes for f in others if f.encoding != chosen}
 
 
 def _left_dense(weights: Iterable[Weight], layers: Sequence[Layer]) -> dict[str, str]:

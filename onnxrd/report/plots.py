@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onnxrd.bounds import KINDS, NetworkBound
 from onnxrd.errors import SettingError
+from onnxrd.report.curve import BOUND, Curve
 
 STYLES = dict(zip(KINDS, (("tab:gray", "-"), ("tab:blue", "--"), ("tab:blue", "-"))))
+COLOURS = ("#0b62b8", "#c4501b", "#5b6670", "#7d4aa8")
 
 
 def figure(width: float = 7, height: float = 4.5) -> tuple[Any, Any]:
@@ -58,4 +62,41 @@ def plot_bound(result: NetworkBound, path: Path) -> None:
     axes.set_ylabel("bits per weight")
     axes.grid(which="major", alpha=0.3)
     axes.legend()
+    made.savefig(path, dpi=150, format="png")
+
+
+def plot_curve(curve: Curve, path: Path) -> None:
+    """Bytes against damage: a line with marks for each method, and the bound.
+
+    Args:
+        curve: of `onnxrd.curve`.
+        path: of the PNG to write.
+
+    Raises:
+        SettingError: matplotlib is not installed.
+    """
+    made, axes = figure(8, 5.5)
+    for number, series in enumerate(curve.series):
+        points = series.drawable
+        axes.plot(
+            [p.damage for p in points],
+            [p.nbytes / 1000 for p in points],
+            f"-{'osD^'[number % 4]}",
+            color=COLOURS[number % len(COLOURS)],
+            linewidth=1.5 if number else 2.5,
+            label=series.title,
+        )
+    if curve.bound:
+        damage, nbytes = np.array(curve.bound).T
+        axes.plot(damage, nbytes / 1000, "--", color="0.4", label=BOUND)
+    (low, high), most = curve.window
+    axes.set(xscale="log", xlim=(low, high), ylim=(0, most / 1000))
+    axes.set(xlabel=curve.measure, ylabel="file, kB", title=curve.model.name)
+    per_weight = curve.chosen.result.parameters / 8000
+    bits = axes.secondary_yaxis(
+        "right", functions=(lambda y: y / per_weight, lambda y: y * per_weight)
+    )
+    bits.set_ylabel("bits per weight, whole file")
+    axes.grid(which="major", alpha=0.3)
+    axes.legend(framealpha=0.9)
     made.savefig(path, dpi=150, format="png")

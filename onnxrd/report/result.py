@@ -1,7 +1,7 @@
 """What came of a compression, as plain values."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ class Layer:
         bits: the same, for each of its entries.
         distortion: ½ Σ h Δ²; nats (or squared output) unless importance is identity.
         proxy: the operator that kept its importance from being measured, if any.
+        method: how its levels and codes were found, in words.
+        step: between neighbouring levels, where all of them are multiples of it.
+        rivals: name of another encoding that it could have had → bytes it would take there.
     """
 
     name: str
@@ -35,6 +38,9 @@ class Layer:
     bits: float
     distortion: float
     proxy: str = ""
+    method: str = ""
+    step: float | None = None
+    rivals: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

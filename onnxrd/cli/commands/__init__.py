@@ -5,6 +5,7 @@ import click
 from onnxrd.cli.commands import (
     bound,
     compress,
+    curve,
     evaluate,
     importance,
     inspect,
@@ -25,6 +26,7 @@ def onnxrd() -> None:
     onnxrd compress model.onnx -o small.onnx --max-kl 0.01 --data calib.npz
     onnxrd quantize model.onnx -o small.onnx --clusters 16 --data calib.npz
     onnxrd evaluate model.onnx small.onnx --data eval.npz
+    onnxrd curve model.onnx -o curve --data calib.npz
     """
 
 
@@ -35,6 +37,7 @@ for command in (
     quantize.quantize,
     prune.prune,
     evaluate.evaluate_command,
+    curve.curve,
     bound.bound,
     pack.pack,
     unpack.unpack,

@@ -1,5 +1,6 @@
 """onnxrd compress: to a target."""
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from onnxrd import pipeline
 from onnxrd.allocation.target import Kind, Target, parse_share, parse_size
 from onnxrd.cli import parameters
 from onnxrd.cli.console import print_result
+from onnxrd.graph.model import atomic_output
+from onnxrd.report.pages import result_page
 
 _TARGETS: dict[str, Kind] = {
     "target_size": "size",
@@ -28,6 +31,9 @@ _TARGETS: dict[str, Kind] = {
 @click.option("--max-kl", type=float, help="KL divergence of the outputs, nats, at most.")
 @click.option("--max-error", type=float, help="Squared error over squared norm of the outputs.")
 @click.option("--max-drop", metavar="SHARE", help="Of accuracy, at most: 0.5% or 0.005.")
+@click.option(
+    "--report", type=parameters.FILE, metavar="PAGE.html", help="Show it layer by layer on a page."
+)
 @parameters.compression
 @parameters.data
 @parameters.samples(None)
@@ -36,6 +42,7 @@ _TARGETS: dict[str, Kind] = {
 def compress(
     model: Path,
     output: Path,
+    report: Path | None,
     data: str | None,
     importance: Path | None,
     as_json: bool,
@@ -52,15 +59,19 @@ def compress(
     """
     if data is None:
         raise click.UsageError("--data is needed: damage is measured, not guessed.")
-    result = pipeline.compress(
-        model,
-        output,
-        target=_target(rest),
-        data=data,
-        importance=importance,
-        options=parameters.options(**rest),
-    )
+    target, options = _target(rest), parameters.options(**rest)
+    with _page(report, (model, output)) as page:
+        result = pipeline.compress(
+            model, output, target=target, data=data, importance=importance, options=options
+        )
+        if page:
+            page.write_text(result_page(result), encoding="utf8")
     print_result(result, as_json, rest["quiet"])
+
+
+def _page(path: Path | None, never: tuple[Path, ...]) -> AbstractContextManager[Path | None]:
+    """Where to write the report, if one is wanted; what is wrong with its path is said at once."""
+    return nullcontext() if path is None else atomic_output(path, never=never)
 
 
 def _target(given: dict[str, Any]) -> Target:

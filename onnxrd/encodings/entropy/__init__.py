@@ -11,10 +11,11 @@ decoder each (`stream`, `grouping`).
 
 from onnxrd.encodings.encoding import Encoding
 from onnxrd.encodings.entropy.estimate import estimated_nbytes
+from onnxrd.encodings.entropy.grid import spacing
 from onnxrd.encodings.entropy.grouping import encode, entropy_coded
 from onnxrd.encodings.entropy.stream import NAME, accepts, shared_stream
 
 HUFFMAN = Encoding(NAME, accepts, encode)
 """A stream for a single weight."""
 
-__all__ = ["HUFFMAN", "accepts", "entropy_coded", "estimated_nbytes", "shared_stream"]
+__all__ = ["HUFFMAN", "accepts", "entropy_coded", "estimated_nbytes", "shared_stream", "spacing"]
