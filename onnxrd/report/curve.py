@@ -18,7 +18,7 @@ from onnxrd.report.tables import nbytes, plain_table
 DAMAGES = (0.001, 0.003, 0.01, 0.03, 0.1)
 """Damages at which methods are compared."""
 
-BOUND = "Shannon's bound, independent weights under the same importance"
+BOUND = "Shannon's bound under the same importance"
 """Title of the bound."""
 
 GOOD = 0.01
@@ -68,9 +68,15 @@ class CurvePoint:
     @property
     def summary(self) -> str:
         """The damage, and the accuracy where there are labels, in words."""
-        name = "KL" if self.evaluation.relative_error is None else "error"
         accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.2%}"
-        return f"{name} {self.damage:.3g}{accuracy}"
+        return f"{self.unit} {self.damage:.3g}{accuracy}"
+
+    @property
+    def unit(self) -> str:
+        """What the damage is, in a word."""
+        if all(head.task == "classification" for head in self.evaluation.heads):
+            return "KL"
+        return "distortion" if self.evaluation.relative_error is None else "error"
 
     @property
     def accuracy(self) -> float | None:
@@ -141,11 +147,8 @@ class Curve:
     @property
     def measure(self) -> str:
         """What damage is."""
-        evaluation = self._first.evaluation
-        tasks = {head.task for head in evaluation.heads}
-        if tasks == {"classification"}:
-            return "KL divergence, nats"
-        return "distortion" if evaluation.relative_error is None else "relative squared error"
+        names = {"KL": "KL divergence, nats", "error": "relative squared error"}
+        return names.get(self._first.unit, self._first.unit)
 
     @property
     def samples(self) -> int:
@@ -240,7 +243,7 @@ def curve_csv(curve: Curve) -> str:
 def curve_table(curve: Curve, folder: Path) -> RenderableType:
     """What `onnxrd curve` shows: every file, and where the report is."""
     table = plain_table(
-        "method", "setting", ">file", ">packed", ">bits", f">{curve.measure}", ">±", ">accuracy"
+        "method", "setting", ">file", ">packed", ">bits", f">{curve.chosen.unit}", ">±", ">accuracy"
     )
     for series in curve.series:
         for point in series.points:

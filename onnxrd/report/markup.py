@@ -51,8 +51,9 @@ def table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]])
 
     inside = element(
         "table",
-        element("caption", caption),
         element("thead", line("th", [name.lstrip(">") for name in header], "col")),
         element("tbody", *(line("td", row, "row") for row in rows)),
+        aria_label=caption,
     )
-    return element("div", inside, class_="wide", tabindex=0, role="region", aria_label=caption)
+    wide = element("div", inside, class_="wide", tabindex=0, role="region", aria_label=caption)
+    return joined(element("p", caption, class_="caption"), wide)

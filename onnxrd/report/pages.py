@@ -14,6 +14,16 @@ from onnxrd.report.tables import head_lines, nbytes
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 """What browsers may load for a page: nothing."""
 
+READING = (
+    "A layer's share of the distortion is ½ Σ h Δ², as its importance h predicts it, before what "
+    "error feedback makes good. Bytes in other encodings are those of the weight on its own."
+)
+READING_THE_BOUND = (
+    "Shannon's bound: no compressor of independent weights needs less for the distortion that this "
+    "importance predicts; the graph and all that is left alone are counted on top. Error feedback "
+    "knows more of the network than this importance does, and need not stay above."
+)
+
 COLUMNS = (
     "weight",
     "role",
@@ -82,6 +92,7 @@ def curve_page(curve: Curve) -> str:
         element("h2", "Layer by layer"),
         *(_details(point, point is best) for point in ours.points),
         *_notes(best.result.skipped, curve.warnings),
+        *([element("p", READING_THE_BOUND, class_="dim")] if curve.bound else []),
     )
 
 
@@ -107,14 +118,14 @@ def _comparison(curve: Curve) -> Markup:
             return "–"
         return nbytes(found) + ("" if series is curve.series[0] else f" (× {found / ours:.2f})")
 
-    rows = [(series.title, *(cell(series, d) for d in reached)) for series in curve.series]
-    caption = f"Bytes at equal damage ({curve.measure}), between the nearest files"
-    return table(caption, ["method", *(f">{d:g}" for d in reached)], rows)
+    rows = [(f"{d:g}", *(cell(series, d) for series in curve.series)) for d in reached]
+    caption = f"Bytes at equal damage, between the nearest files ({curve.measure})"
+    return table(caption, [curve.chosen.unit, *(f">{s.title}" for s in curve.series)], rows)
 
 
 def _points(curve: Curve, series: Series) -> Markup:
     labelled = curve.accuracy is not None
-    header = ["setting", ">file", ">packed", ">bits", f">{curve.measure}", ">±", ">predicted"]
+    header = ["setting", ">file", ">packed", ">bits", f">{curve.chosen.unit}", ">±", ">predicted"]
     rows = [
         (
             point.setting,
@@ -162,7 +173,7 @@ def _layers(result: Result) -> Markup:
 
 
 def _rivals(layer: Layer) -> Markup:
-    """The three next encodings, the cheapest first."""
+    """The cheapest other encodings."""
     others = sorted(layer.rivals.items(), key=lambda item: item[1])[:3]
     return element("span", ", ".join(f"{k} {nbytes(v)}" for k, v in others), class_="why")
 
@@ -186,9 +197,4 @@ def _notes(skipped: Mapping[str, str], warnings: Sequence[str]) -> Iterator[Mark
     if notes or warnings:
         yield element("h2", "Notes")
         yield element("ul", *(element("li", note) for note in (*warnings, *notes)))
-    yield element(
-        "p",
-        "A layer's share of the distortion is ½ Σ h Δ², by importance alone, without what error "
-        "feedback makes good. Bytes in other encodings are those of the weight on its own.",
-        class_="dim",
-    )
+    yield element("p", READING, class_="dim")

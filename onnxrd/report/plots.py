@@ -8,6 +8,8 @@ import numpy as np
 from onnxrd.bounds import KINDS, NetworkBound
 from onnxrd.errors import SettingError
 from onnxrd.report.curve import BOUND, Curve
+from onnxrd.report.svg import decades
+from onnxrd.report.tables import nbytes as size
 
 STYLES = dict(zip(KINDS, (("tab:gray", "-"), ("tab:blue", "--"), ("tab:blue", "-"))))
 COLOURS = ("#0b62b8", "#c4501b", "#5b6670", "#7d4aa8")
@@ -80,23 +82,23 @@ def plot_curve(curve: Curve, path: Path) -> None:
         points = series.drawable
         axes.plot(
             [p.damage for p in points],
-            [p.nbytes / 1000 for p in points],
+            [p.nbytes for p in points],
             f"-{'osD^'[number % 4]}",
             color=COLOURS[number % len(COLOURS)],
             linewidth=1.5 if number else 2.5,
             label=series.title,
         )
     if curve.bound:
-        damage, nbytes = np.array(curve.bound).T
-        axes.plot(damage, nbytes / 1000, "--", color="0.4", label=BOUND)
+        axes.plot(*np.array(curve.bound).T, "--", color="0.4", label=BOUND)
     (low, high), most = curve.window
-    axes.set(xscale="log", xlim=(low, high), ylim=(0, most / 1000))
-    axes.set(xlabel=curve.measure, ylabel="file, kB", title=curve.model.name)
-    per_weight = curve.chosen.result.parameters / 8000
-    bits = axes.secondary_yaxis(
-        "right", functions=(lambda y: y / per_weight, lambda y: y * per_weight)
-    )
+    axes.set(xscale="log", xlim=(low, high), ylim=(0, most))
+    axes.set(xlabel=curve.measure, ylabel="file", title=curve.model.name)
+    axes.set_xticks(ticks := decades(low, high), [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(lambda y, _: size(y))
+    weight = max(curve.chosen.result.parameters, 1) / 8
+    bits = axes.secondary_yaxis("right", functions=(lambda y: y / weight, lambda y: y * weight))
     bits.set_ylabel("bits per weight, whole file")
-    axes.grid(which="major", alpha=0.3)
-    axes.legend(framealpha=0.9)
+    axes.grid(alpha=0.3)
+    made.legend(loc="outside lower left", ncols=2, frameon=False)
     made.savefig(path, dpi=150, format="png")

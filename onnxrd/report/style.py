@@ -10,11 +10,11 @@ STYLE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
+main { max-width: 72rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .5rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; }
 .lead { font-size: 1.1rem; margin: 0 0 1.5rem; }
-.dim, caption, figcaption { color: var(--dim); }
+.dim, .caption, figcaption { color: var(--dim); }
 figure { margin: 0; max-width: 48rem; }
 .chart { width: 100%; height: auto; display: block; }
 .chart text { fill: var(--dim); font-size: 13px; }
@@ -31,27 +31,28 @@ figure { margin: 0; max-width: 48rem; }
 .key path { stroke: none; }
 .legend { list-style: none; margin: .25rem 0 0; padding: 0; display: flex; flex-wrap: wrap;
   gap: .1rem 1.25rem; }
-.wide { overflow-x: auto; margin: 1rem 0; }
+.wide { overflow-x: auto; margin: .25rem 0 1rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; padding: .25rem 0; }
+.caption { margin: 1.25rem 0 0; font-size: .9rem; }
 th, td { padding: .25rem .6rem; text-align: left; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 600; }
 tbody th { font-weight: 400; position: sticky; left: 0; background: var(--paper); }
 .n { text-align: right; }
-.name { display: inline-block; max-width: 18rem; white-space: normal; overflow-wrap: anywhere;
-  font-family: ui-monospace, Menlo, Consolas, monospace; font-size: .85em; }
+thead th { white-space: normal; max-width: 12rem; vertical-align: bottom; }
+.name { display: inline-block; width: max-content; max-width: 18rem; white-space: normal;
+  overflow-wrap: anywhere; font: .85em ui-monospace, Menlo, Consolas, monospace; }
 .bar { background: linear-gradient(var(--bar), var(--bar)) no-repeat left / var(--part) 100%;
   display: inline-block; min-width: 4.5rem; padding: 0 .3rem; text-align: right; }
-.why { color: var(--dim); }
+.why { color: var(--dim); display: inline-block; min-width: 13rem; white-space: normal; }
 details { border-top: 1px solid var(--line); }
 details:last-of-type { border-bottom: 1px solid var(--line); }
 summary { cursor: pointer; padding: .5rem 0; }
 summary:focus-visible, .wide:focus-visible { outline: 2px solid var(--s0); }
 @media (max-width: 40rem) {
   .chart text { font-size: 19px; }
-  tbody th { max-width: 9rem; }
-  .name { max-width: 8rem; }
+  .name { max-width: 9rem; }
+  th, td { padding: .25rem .4rem; }
 }
 @media print { details > * { display: block; } }
 """

@@ -8,7 +8,7 @@ from onnxrd.report.markup import Markup, element, joined
 from onnxrd.report.tables import nbytes
 
 WIDTH, HEIGHT = 680, 430
-LEFT, RIGHT, TOP, BOTTOM = 74, 50, 12, 58
+LEFT, RIGHT, TOP, BOTTOM = 78, 68, 12, 60
 
 MARKS = (
     "M-5,0a5,5 0 1,0 10,0a5,5 0 1,0 -10,0z",
@@ -48,7 +48,7 @@ def decades(low: float, high: float) -> list[float]:
     return [number for number in found if low <= number <= high]
 
 
-def round_numbers(most: float, about: int = 6) -> list[float]:
+def round_numbers(most: float, about: int = 8) -> list[float]:
     """0, and multiples of 1, 2 or 5 times a power of ten up to a number."""
     rough = most / about
     power = 10.0 ** math.floor(math.log10(rough))
@@ -103,16 +103,16 @@ def _axes(curve: Curve, shown: Frame) -> Markup:
     for damage in decades(*shown.damage):
         x = shown.x(damage)
         parts.append(element("line", class_="grid", x1=x, x2=x, y1=TOP, y2=floor))
-        parts.append(element("text", f"{damage:g}", x=x, y=floor + 20, text_anchor="middle"))
+        parts.append(element("text", f"{damage:g}", x=x, y=floor + 22, text_anchor="middle"))
     for size in round_numbers(shown.nbytes):
         y = shown.y(size)
         parts.append(element("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y))
-        parts.append(element("text", nbytes(size), x=LEFT - 8, y=y + 4, text_anchor="end"))
+        parts.append(element("text", nbytes(size), x=LEFT - 8, y=y + 5, text_anchor="end"))
     for bits in round_numbers(8 * shown.nbytes / max(parameters, 1)):
         y = shown.y(bits * parameters / 8)
-        parts.append(element("text", f"{bits:g}", x=WIDTH - RIGHT + 8, y=y + 4))
+        parts.append(element("text", f"{bits:g}", x=WIDTH - RIGHT + 8, y=y + 5))
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(element("text", curve.measure, x=middle, y=HEIGHT - 12, text_anchor="middle"))
+    parts.append(element("text", curve.measure, x=middle, y=HEIGHT - 8, text_anchor="middle"))
     turned = f"translate({WIDTH - 10},{(TOP + floor) / 2}) rotate(-90)"
     parts.append(
         element("text", "bits per weight, whole file", transform=turned, text_anchor="middle")
