@@ -165,6 +165,12 @@ compression = _all(
 )
 
 
+def given(*names: str) -> list[str]:
+    """Those parameters of the present command that the user has set."""
+    context = click.get_current_context()
+    return [n for n in names if context.get_parameter_source(n) is not _BY_DEFAULT]
+
+
 def options(**chosen: Any) -> Options:
     """The shared settings of a command line.
 
@@ -172,9 +178,9 @@ def options(**chosen: Any) -> Options:
         UsageError: how importance is measured, although it is given.
     """
     context = click.get_current_context()
-    given = [n for n in _MEASUREMENT if context.get_parameter_source(n) is not _BY_DEFAULT]
-    if context.params.get("importance") is not None and given:
-        raise click.UsageError(f"--{given[0]} has no effect: --importance is measured already.")
+    measuring = given(*_MEASUREMENT)
+    if context.params.get("importance") is not None and measuring:
+        raise click.UsageError(f"--{measuring[0]} has no effect: --importance is measured already.")
     temperature, auto = chosen["temperature"], chosen["temperature"] == "auto"
     estimator = Estimator(
         chosen["estimator"], chosen["probes"], 1.0 if auto else temperature, chosen["seed"]

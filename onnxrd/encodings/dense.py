@@ -5,15 +5,15 @@ import math
 from onnxrd.encodings.encoding import Encoding
 from onnxrd.encodings.fragment import Builder, Fragment
 from onnxrd.encodings.slot import Slot
-from onnxrd.quantizers import Codebook, Quantized
+from onnxrd.quantizers import Quantized, weight_dtype
 
 
 def _encode(quantized: Quantized, slot: Slot) -> Fragment:
-    source = quantized.levels if isinstance(quantized, Codebook) else quantized.values
+    dtype = weight_dtype(quantized)
     builder = Builder(slot)
-    builder.packed(slot.output, source.dtype, quantized.shape, quantized.dequantize)
+    builder.packed(slot.output, dtype, quantized.shape, quantized.dequantize)
     return builder.build(
-        "dense", quantized, load_nbytes=source.itemsize * math.prod(quantized.shape)
+        "dense", quantized, load_nbytes=dtype.itemsize * math.prod(quantized.shape)
     )
 
 

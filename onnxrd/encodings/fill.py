@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnxrd.encodings.encoding import Encoding
 from onnxrd.encodings.fragment import Array, Builder, Fragment
 from onnxrd.encodings.slot import Slot
-from onnxrd.quantizers import Codebook, Quantized
+from onnxrd.quantizers import Codebook, Quantized, Trellis, weight_dtype
 
 
 def nonzero(values: Array) -> NDArray[np.bool_]:
@@ -19,7 +19,7 @@ def nonzero(values: Array) -> NDArray[np.bool_]:
 
 
 def _accepts(quantized: Quantized, slot: Slot) -> bool:
-    if slot.opset < 9 or 0 in quantized.shape:
+    if slot.opset < 9 or 0 in quantized.shape or isinstance(quantized, Trellis):
         return False
     if isinstance(quantized, Codebook):
         return int(np.count_nonzero(quantized.counts)) == 1
@@ -30,7 +30,7 @@ def _encode(quantized: Quantized, slot: Slot) -> Fragment:
     if isinstance(quantized, Codebook):
         value = quantized.levels[quantized.codes.ravel()[:1]]
     else:
-        value = np.zeros(1, quantized.values.dtype)
+        value = np.zeros(1, weight_dtype(quantized))
     builder = Builder(slot)
     builder.node(
         onnx.helper.make_node(

@@ -23,7 +23,7 @@ from onnxrd.encodings.fragment import Array, Builder, Fragment, decoder
 from onnxrd.encodings.native_int4 import NATIVE_INT4, native_dtype
 from onnxrd.encodings.slot import Slot
 from onnxrd.encodings.word_lut import WORD_LUT
-from onnxrd.quantizers import Codebook, Quantized, Sparse
+from onnxrd.quantizers import Codebook, Quantized, Sparse, Trellis, weight_dtype
 
 LONGEST = (255, 15, 5, 3)
 """The longest gaps to choose from: a byte holds 1, 2, 3 or 4 of the symbols 0…longest."""
@@ -82,7 +82,7 @@ def _zero_code(codebook: Codebook) -> int | None:
     return int(found[0]) if len(found) else None
 
 
-def _is_stored(quantized: Quantized) -> NDArray[np.bool_]:
+def _is_stored(quantized: Codebook | Sparse) -> NDArray[np.bool_]:
     """[n], which entries are not +0.0; all of them if a codebook has no such level."""
     if isinstance(quantized, Sparse):
         return nonzero(quantized.values.ravel())
@@ -91,14 +91,18 @@ def _is_stored(quantized: Quantized) -> NDArray[np.bool_]:
 
 
 def _accepts(quantized: Quantized, slot: Slot) -> bool:
-    dtype = (quantized.levels if isinstance(quantized, Codebook) else quantized.values).dtype
+    if isinstance(quantized, Trellis):
+        return False
+    dtype = weight_dtype(quantized)
     if slot.opset < 11 or dtype.name not in _ZEROS or math.prod(quantized.shape) >= 2**31:
         return False
     stored = int(np.count_nonzero(_is_stored(quantized)))
     return 0 < stored < math.prod(quantized.shape)
 
 
-def _values(quantized: Quantized, stored: NDArray[np.bool_], real: NDArray[np.bool_]) -> Quantized:
+def _values(
+    quantized: Codebook | Sparse, stored: NDArray[np.bool_], real: NDArray[np.bool_]
+) -> Codebook | Sparse:
     """[k + bridges], the values of the stored entries and zeros for the bridges."""
     if isinstance(quantized, Sparse):
         values = np.zeros(len(real), quantized.values.dtype)
@@ -128,13 +132,14 @@ def _add_gaps(builder: Builder, gaps: Array, longest: int) -> str:
 
 
 def _encode(quantized: Quantized, slot: Slot) -> Fragment:
+    assert not isinstance(quantized, Trellis)
     stored = _is_stored(quantized)
     fragments = (_with_gaps(quantized, slot, stored, longest) for longest in LONGEST)
     return min(fragments, key=lambda fragment: fragment.nbytes)
 
 
 def _with_gaps(
-    quantized: Quantized, slot: Slot, stored: NDArray[np.bool_], longest: int
+    quantized: Codebook | Sparse, slot: Slot, stored: NDArray[np.bool_], longest: int
 ) -> Fragment:
     gaps, real = bridged(np.flatnonzero(stored), longest)
     values = _values(quantized, stored, real)

@@ -16,7 +16,7 @@ from onnxrd.encodings.native_int4 import NATIVE_INT4
 from onnxrd.encodings.slot import Slot
 from onnxrd.encodings.word_lut import WORD_LUT
 from onnxrd.errors import SettingError
-from onnxrd.quantizers import Codebook, Quantized
+from onnxrd.quantizers import Codebook, Quantized, Sparse, Trellis
 
 ENCODINGS: tuple[Encoding, ...] = (
     DENSE,
@@ -97,7 +97,11 @@ def cheapest_together(
     Raises:
         SettingError: `force` is not legal for one of the weights.
     """
-    books = {n: _trimmed(q) for n, q in quantized.items() if accepts(q, slots[n])}
+    books = {
+        name: _trimmed(q)
+        for name, q in quantized.items()
+        if not isinstance(q, Sparse) and accepts(q, slots[name])
+    }
     if force == HUFFMAN.name and len(books) == len(quantized):
         return entropy_coded(books, slots)
     best = _cheapest_apart(quantized, slots, force)
@@ -122,7 +126,7 @@ def _cheapest_apart(
 
 
 def _with_streams(
-    best: dict[str, Fragment], books: Mapping[str, Codebook], slots: Mapping[str, Slot]
+    best: dict[str, Fragment], books: Mapping[str, Codebook | Trellis], slots: Mapping[str, Slot]
 ) -> dict[str, Fragment]:
     """Entropy-coded streams instead, for all the weights that take fewer bytes there."""
     inside = dict(books)
@@ -152,9 +156,10 @@ def _price(fragment: Fragment, paid: Collection[str] | None) -> int:
     return fragment.nbytes + sum(n for k, n in fragment.shared_nbytes.items() if k not in paid)
 
 
-def _trimmed(quantized: Quantized) -> Codebook:
+def _trimmed(quantized: Codebook | Trellis) -> Codebook | Trellis:
     """Without the levels at the ends that no weight has; those between keep the grid uniform."""
-    assert isinstance(quantized, Codebook)
+    if not isinstance(quantized, Codebook):
+        return quantized
     used = np.flatnonzero(quantized.counts)
     if len(used) == len(quantized.levels):
         return quantized

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxrd.quantizers.trellis import Trellis
+
 Array = NDArray[Any]
 
 
@@ -99,4 +101,11 @@ class LateSparse(Sparse):
         return tuple(vars(self)["_shape"])
 
 
-Quantized = Codebook | Sparse
+Quantized = Codebook | Sparse | Trellis
+
+
+def weight_dtype(quantized: Quantized) -> np.dtype[Any]:
+    """The dtype of the weight."""
+    if isinstance(quantized, Sparse):
+        return quantized.values.dtype
+    return (quantized.levels if isinstance(quantized, Codebook) else quantized.step).dtype

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from onnxrd.quantizers.quantized import Array, Codebook, LateCodebook, LateSparse, Quantized
+from onnxrd.quantizers.trellis import Trellis
 
 
 class Shelf:
@@ -20,7 +21,12 @@ class Shelf:
         self._folder, self._count = folder, 0
 
     def put(self, quantized: Quantized) -> Quantized:
-        """The same weight, out of memory until its codes or values are asked for."""
+        """The same weight, out of memory until its codes or values are asked for.
+
+        A trellis-coded weight stays as it is.
+        """
+        if isinstance(quantized, Trellis):
+            return quantized
         self._count += 1
         path = self._folder / f"{self._count}.npy"
         array = quantized.codes if isinstance(quantized, Codebook) else quantized.values

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from onnxrd import encodings
 from onnxrd.encodings import ENCODINGS
-from onnxrd.quantizers import Codebook
+from onnxrd.quantizers import Codebook, Trellis
 
 rng = np.random.default_rng(3)
 
@@ -47,6 +47,9 @@ WEIGHTS = {
     "sparse": sparse(rng, (300, 200), 0.1),
     "sparse codes": Codebook(rng.binomial(3, 0.03, (300, 200)).astype(np.uint8), np.arange(4.0)),
     "gaussian": gaussian((300, 200), 0.8),
+    "trellis": Trellis(
+        np.rint(rng.standard_normal((300, 200))).astype(np.int16), np.asarray(np.float32(2))
+    ),
     "fine": gaussian((300, 201), 0.1, np.float64),
 }
 

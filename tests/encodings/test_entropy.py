@@ -175,8 +175,8 @@ def test_weights_alike_share_a_stream_and_others_do_not():
     assert len(grouped(many)) <= MOST_STREAMS
     data, fragments = compressed(alike | coarse, encodings.entropy_coded)
     steps = [part for part in fragments["a0"].shared if part in fragments["b0"].shared]
-    assert "q0h" in fragments["a3"].shared
-    assert "q0h" not in steps
+    assert "q0-" in fragments["a3"].shared
+    assert "q0-" not in steps
     for result, book in zip(run(data, "all"), (alike | coarse).values()):
         assert same_bits(result, book.dequantize())
 

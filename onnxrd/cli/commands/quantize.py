@@ -1,4 +1,4 @@
-"""onnxrd quantize: codebooks of a few levels."""
+"""onnxrd quantize: few levels, of codebooks or grids."""
 
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,17 @@ from onnxrd.cli.console import print_result
     default=1.0,
     help="Share of the weights to keep; the others become zero.",
 )
+@click.option(
+    "--bits",
+    metavar="B",
+    type=float,
+    help="Instead of clusters: entropy-coded grids of at most so many bits a weight on average.",
+)
+@click.option(
+    "--trellis",
+    is_flag=True,
+    help="With --bits: two grids and a trellis. .1 to .5 bits fewer, but slower to load.",
+)
 @parameters.compression
 @parameters.data
 @parameters.samples(512)
@@ -37,23 +48,31 @@ def quantize(
     output: Path,
     clusters: int,
     ratio: float,
+    bits: float | None,
+    trellis: bool,
     data: str | None,
     importance: Path | None,
     as_json: bool,
     **rest: Any,
 ) -> None:
-    """Give every weight tensor of MODEL a codebook of a few levels.
+    """Give every weight tensor of MODEL a few levels: a codebook, or a grid.
 
     \b
     onnxrd quantize model.onnx -o small.onnx --clusters 16 --data calib.npz
     onnxrd quantize model.onnx -o small.onnx --clusters 8 --importance importance.npz
     onnxrd quantize model.onnx -o small.onnx --clusters 16 --ratio 0.5 --data calib.npz
+    onnxrd quantize model.onnx -o small.onnx --bits 3 --trellis --data calib.npz
     """
+    given = parameters.given("clusters", "ratio")
+    if bits is not None and given:
+        raise click.UsageError(f"--{given[0]} has no effect: --bits stands for grids.")
     result = pipeline.quantize(
         model,
         output,
         clusters=clusters,
         keep=ratio,
+        bits=bits,
+        trellis=trellis,
         data=data,
         importance=importance,
         options=parameters.options(**rest),

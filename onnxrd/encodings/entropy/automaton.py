@@ -12,6 +12,7 @@ from itertools import pairwise
 import onnx
 
 from onnxrd.encodings.fragment import decoder
+from onnxrd.quantizers.trellis import PERIOD, WINDOW
 
 STEPS = {64: (8, 8), 128: (8, 16), 256: (16, 16)}
 """Bytes of a lane, and how the functions for so many steps call one another."""
@@ -154,12 +155,66 @@ c = Reshape(r, l)"""
     return decoder(opset, "expand (s, t) => (c)", body)
 
 
+_TYPES = {"float16": (1, "16"), "float32": (1, ""), "float64": (11, "64")}
+"""What to multiply in (onnxruntime lacks float16 on CPUs), and how to name the function."""
+
+_TAPS = ", ".join("1" if delay in WINDOW else "0" for delay in range(PERIOD)[::-1])
+_TRELLIS = """
+E = Cast<to: int = 3>(q)
+a = Constant<value = int8 {2}>()
+b = Mod(E, a)
+c = Cast<to: int = 2>(b)
+e = Constant<value = int64[3] {1, 1, -1}>()
+f = Reshape(c, e)
+g = Constant<value = uint8[1, 1, 7] {TAPS}>()
+h = ConvInteger<pads: ints = [6, 0]>(f, g)
+i = Constant<value = int64[2] {-1, 7}>()
+j = Reshape(h, i)
+k = Constant<value = int32 {0}>()
+L = CumSum(j, k)
+m = Constant<value = int32 {2}>()
+n = Mod(L, m)
+o = Constant<value = float[2] {1, -1}>()
+p = Gather(o, n)
+r = Cast<to: int = 1>(q)
+t = Reshape(r, i)
+u = Constant<value = float {-0.5}>()
+v = Constant<value = float {0}>()
+F = Clip(t, u, v)
+H = Sub(t, F)
+x = Mul(H, p)
+y = Constant<value = int64[1] {-1}>()
+z = Reshape(x, y)
+A = Constant<value = int64[1] {0}>()
+B = ReduceProd(s)
+C = Slice(z, A, B)
+D = Reshape(C, s)""".replace("TAPS", _TAPS)
+
+
 @cache
 def scale(opset: int, dtype: str) -> onnx.FunctionProto:
-    """The function (codes [n], step, shape) → weight: step · code."""
-    to, suffix = {"float32": (1, ""), "float64": (11, "64")}[dtype]
-    body = f"r = Reshape(q, s)\nf = Cast<to: int = {to}>(r)\nw = Mul(f, d)"
+    """The function (codes [n], step, shape) → weight: step · code; float16 has a wider step."""
+    to, suffix = _TYPES[dtype]
+    body = f"r = Reshape(q, s)\nf = Cast<to: int = {to}>(r)\n" + _scaled("f", dtype)
     return decoder(opset, f"scale{suffix} (q, d, s) => (w)", body)
+
+
+@cache
+def trellis(opset: int, dtype: str) -> onnx.FunctionProto:
+    """The function (codes [7⌈n/7⌉], step, shape) → weight, see `onnxrd.quantizers.trellis`."""
+    to, suffix = _TYPES[dtype]
+    body, units = _TRELLIS, "D"
+    if dtype == "float64":
+        body, units = f"{body}\nI = Cast<to: int = {to}>(D)", "I"
+    body += "\n" + _scaled(units, dtype)
+    return decoder(opset, f"trellis{suffix} (q, d, s) => (w)", body)
+
+
+def _scaled(multiples: str, dtype: str) -> str:
+    """Multiples times the step d, in the type of the weight."""
+    if dtype != "float16":
+        return f"w = Mul({multiples}, d)"
+    return f"G = Mul({multiples}, d)\nw = Cast<to: int = 10>(G)"
 
 
 @cache

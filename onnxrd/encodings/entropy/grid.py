@@ -14,13 +14,13 @@ def zero_code(levels: NDArray[Any]) -> int:
 def spacing(levels: NDArray[Any]) -> NDArray[Any] | None:
     """The step, a scalar, for which every level is ``(code - zero_code) · step`` to the last bit.
 
-    None if there is none, or for float16: onnxruntime does not multiply it on CPUs.
+    None if there is none.
 
     Args:
         levels: [L], ascending.
     """
     zero = zero_code(levels)
-    if levels.dtype == np.float16 or len(levels) < 2:
+    if len(levels) < 2:
         return None
     multiples = np.arange(-zero, len(levels) - zero).astype(levels.dtype)
     nearest = levels[zero + 1] if zero + 1 < len(levels) else -levels[zero - 1]

@@ -7,11 +7,10 @@ from numpy.typing import NDArray
 
 from onnxrd.encodings.entropy import automaton
 from onnxrd.encodings.entropy.estimate import LONGEST_RUN, entropy
-from onnxrd.encodings.entropy.grid import zero_code
-from onnxrd.encodings.entropy.stream import shared_stream
+from onnxrd.encodings.entropy.stream import Book, code_counts, shared_stream
 from onnxrd.encodings.fragment import Fragment, together_nbytes
 from onnxrd.encodings.slot import Slot
-from onnxrd.quantizers import Codebook, Quantized
+from onnxrd.quantizers import Quantized, Sparse
 
 MOST_STREAMS = 8
 """Each takes nodes, and onnxruntime's time for folding grows faster than their number."""
@@ -25,11 +24,11 @@ RUNS = (1, 2, 3, 4, 5, 6, 8, 12, LONGEST_RUN)
 
 def encode(quantized: Quantized, slot: Slot) -> Fragment:
     """A single weight in a stream of its own."""
-    assert isinstance(quantized, Codebook)
+    assert not isinstance(quantized, Sparse)
     return entropy_coded({slot.output: quantized}, {slot.output: slot})[slot.output]
 
 
-def entropy_coded(books: Mapping[str, Codebook], slots: Mapping[str, Slot]) -> dict[str, Fragment]:
+def entropy_coded(books: Mapping[str, Book], slots: Mapping[str, Slot]) -> dict[str, Fragment]:
     """All these weights in as few bytes of streams as found.
 
     Args:
@@ -48,7 +47,7 @@ def entropy_coded(books: Mapping[str, Codebook], slots: Mapping[str, Slot]) -> d
     return min(trials, key=lambda fragments: together_nbytes(fragments.values()))
 
 
-def _best_run(books: Mapping[str, Codebook], slots: Mapping[str, Slot], steps: int) -> int:
+def _best_run(books: Mapping[str, Book], slots: Mapping[str, Slot], steps: int) -> int:
     """How many codes a symbol of one stream should stand for."""
     best, fewest = 1, None
     for run in RUNS:
@@ -60,7 +59,7 @@ def _best_run(books: Mapping[str, Codebook], slots: Mapping[str, Slot], steps: i
     return best
 
 
-def grouped(books: Mapping[str, Codebook]) -> list[list[str]]:
+def grouped(books: Mapping[str, Book]) -> list[list[str]]:
     """Names of weights that share a stream, by joining those whose codes are distributed alike.
 
     Begins with a stream for each and joins two as long as that saves bytes, or there are more than
@@ -82,14 +81,15 @@ def grouped(books: Mapping[str, Codebook]) -> list[list[str]]:
     ]
 
 
-def _aligned_counts(books: Sequence[Codebook]) -> NDArray[np.int64]:
+def _aligned_counts(books: Sequence[Book]) -> NDArray[np.int64]:
     """[weights, span], how often each weight has each code, counted from its zero."""
-    zeros = [zero_code(book.levels) for book in books]
-    above = max(len(book.levels) - zero for book, zero in zip(books, zeros))
-    counts = np.zeros((len(books), max(zeros) + above), np.int64)
-    for row, book, zero in zip(counts, books, zeros):
-        row[max(zeros) - zero :][: len(book.levels)] = book.counts
-    return counts
+    found = [code_counts(book) for book in books]
+    below = max(zero for _, zero in found)
+    above = max(len(counts) - zero for counts, zero in found)
+    aligned = np.zeros((len(books), below + above), np.int64)
+    for row, (counts, zero) in zip(aligned, found):
+        row[below - zero :][: len(counts)] = counts
+    return aligned
 
 
 def _nbytes(counts: NDArray[np.int64]) -> NDArray[np.float64]:

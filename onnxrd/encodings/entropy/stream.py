@@ -15,27 +15,54 @@ from onnxrd.encodings.entropy.grid import spacing, zero_code
 from onnxrd.encodings.entropy.symbols import Symbols, symbols
 from onnxrd.encodings.fragment import Array, Builder, Fragment
 from onnxrd.encodings.slot import Slot
-from onnxrd.quantizers import Codebook, Quantized
+from onnxrd.quantizers import Codebook, Quantized, Sparse, Trellis, weight_dtype
+from onnxrd.quantizers.trellis import PERIOD
 
 NAME = "huffman"
 MOST_SYMBOLS = 1 << 14
 """More are not considered: onnxruntime makes a table of 256 transitions for each, at load."""
 
 
+Book = Codebook | Trellis
+"""A weight that has codes."""
+
+
 def accepts(quantized: Quantized, slot: Slot) -> bool:
-    """Whether a weight can be in a stream: codes of a codebook, opset 11."""
-    if not isinstance(quantized, Codebook) or slot.opset < 11 or 0 in quantized.shape:
+    """Whether a weight can be in a stream: it has codes, and the opset is 11 or later."""
+    if isinstance(quantized, Sparse) or slot.opset < 11 or 0 in quantized.shape:
         return False
+    if isinstance(quantized, Trellis):
+        return bool(np.abs(quantized.codes).max() < 128)
     return len(quantized.levels) < 1 << 15 and math.prod(quantized.shape) < 1 << 31
 
 
-def signed_codes(codebook: Codebook) -> NDArray[np.int16]:
-    """[*weight], codes counted from the level nearest to zero: alike in weights of any range."""
-    return codebook.codes.astype(np.int16) - np.int16(zero_code(codebook.levels))
+def signed_codes(book: Book) -> NDArray[np.int16]:
+    """[n], codes counted from zero: alike in weights of any range.
+
+    Those of a trellis are filled up with zeros to whole periods.
+    """
+    if isinstance(book, Trellis):
+        codes = book.codes.ravel()
+        return np.pad(codes, (0, -len(codes) % PERIOD))
+    return book.codes.ravel().astype(np.int16) - np.int16(zero_code(book.levels))
+
+
+def code_counts(book: Book) -> tuple[NDArray[np.int64], int]:
+    """[L], how often each code occurs, ascending; and which of them is zero."""
+    if isinstance(book, Codebook):
+        return book.counts, zero_code(book.levels)
+    zero = -min(0, int(book.codes.min()))
+    return np.bincount(book.codes.ravel() + zero), zero
+
+
+def _stored(book: Book) -> int:
+    """How many codes of a weight are in the stream."""
+    size = math.prod(book.shape)
+    return size + -size % PERIOD if isinstance(book, Trellis) else size
 
 
 def shared_stream(
-    books: Mapping[str, Codebook], slots: Mapping[str, Slot], run: int, steps: int
+    books: Mapping[str, Book], slots: Mapping[str, Slot], run: int, steps: int
 ) -> dict[str, Fragment] | None:
     """Weights of one model, coded together.
 
@@ -59,7 +86,7 @@ def shared_stream(
 class _Stream:
     """Codes of weights, their symbols (forgotten once priced), and the code of these."""
 
-    books: Mapping[str, Codebook]
+    books: Mapping[str, Book]
     slots: Sequence[Slot]
     symbols: Symbols
     code: Code
@@ -76,7 +103,7 @@ class _Stream:
 
     def _decoder(self, steps: int) -> tuple[Builder, list[str]]:
         """All that decodes the stream, as shared parts, and the names of each weight's codes."""
-        slot = replace(self.slots[0], stem=f"{self.slots[0].stem}h", inner=True)
+        slot = replace(self.slots[0], stem=f"{self.slots[0].stem}-", inner=True)
         stem, opset, wide = slot.stem, slot.opset, len(self.symbols.counts) > 255
         lengths = self.code.lengths[self.symbols.ids]
         starts = lanes.cuts(lengths, 8 * steps)
@@ -94,7 +121,7 @@ class _Stream:
         )
         builder.call(unpack, inputs, f"{stem}y", inner=inner)
         table = builder.tensor(f"{stem}t", self._table())
-        sizes = [math.prod(book.shape) for book in self.books.values()]
+        sizes = [_stored(book) for book in self.books.values()]
         rest = (len(lengths) + spare) * self.symbols.runs.shape[1] - sum(sizes)
         names = [slot.stem for slot in self.slots]
         whole = names[0] if len(names) == 1 and not rest else f"{stem}c"
@@ -143,7 +170,7 @@ class _Stream:
         """Bytes of the code words of each weight; those of a symbol that two share, by halves."""
         run = self.symbols.runs.shape[1]
         reached = np.concatenate([[0], np.cumsum(self.code.lengths[self.symbols.ids])])
-        edges = np.cumsum([0, *(math.prod(book.shape) for book in self.books.values())]) / run
+        edges = np.cumsum([0, *map(_stored, self.books.values())]) / run
         bits = np.interp(edges, np.arange(len(reached)), reached)
         return [math.ceil(b / 8) for b in np.diff(bits)]
 
@@ -154,19 +181,31 @@ def _apart(code: Code) -> int:
 
 
 def _fragment(
-    book: Codebook, slot: Slot, codes: str, stream: Builder, width: int, portion: int
+    book: Book, slot: Slot, codes: str, stream: Builder, width: int, portion: int
 ) -> Fragment:
     """What makes a weight of its piece of the stream's codes."""
     builder = Builder(slot)
     builder.include_shared(stream)
-    step = spacing(book.levels)
-    if step is not None:
-        function, scale = automaton.scale(slot.opset, book.levels.dtype.name), step
+    dtype, size = weight_dtype(book), math.prod(book.shape)
+    item, wide = dtype.itemsize, np.promote_types(dtype, np.float32)
+    made = item if wide == dtype else wide.itemsize + item
+    step = book.step if isinstance(book, Trellis) else spacing(book.levels)
+    if isinstance(book, Trellis):
+        function = automaton.trellis(slot.opset, dtype.name)
+        load_nbytes = size * (20 + 9 * 4 + (8 if item == 8 else 0) + made)
+    elif step is not None:
+        function = automaton.scale(slot.opset, dtype.name)
+        load_nbytes = size * (width + wide.itemsize + made)
     else:
-        zero = zero_code(book.levels)
-        function, scale = automaton.level(slot.opset), np.roll(book.levels, -zero)
+        function = automaton.level(slot.opset)
+        load_nbytes = size * (width + 4 + item)
+    scale = step.astype(wide) if step is not None else _rolled(book)
     inputs = (codes, builder.tensor(f"{slot.stem}l", scale), builder.shape(book.shape))
     builder.call(function, inputs, slot.output)
-    item = int(book.levels.itemsize)
-    decoded = book.codes.size * (width + (4 if step is None else item) + item)
-    return builder.build(NAME, book, load_nbytes=decoded, portion=portion)
+    return builder.build(NAME, book, load_nbytes=load_nbytes, portion=portion)
+
+
+def _rolled(book: Book) -> Array:
+    """[L], the levels from the one nearest to zero on, those below it at the end."""
+    assert isinstance(book, Codebook)
+    return np.roll(book.levels, -zero_code(book.levels))
