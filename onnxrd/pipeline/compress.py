@@ -200,7 +200,7 @@ class Compressor:
 
     def _methods(self) -> dict[str, str]:
         """Of each weight, how it is quantized."""
-        repairing = " that repairs the layers before" if self.method.repair else ""
+        repairing = " with repair" if self.method.repair else ""
         scaled = {name: ", rare rows on a coarser one" for name in self.network.scales}
         loose = {w.name: f"rounded to a grid{scaled.get(w.name, '')}" for w in self.network.loose}
         return loose | {

@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -227,5 +227,6 @@ def _made(folder: Path) -> Iterator[None]:
         yield
     except BaseException:
         if new:
-            folder.rmdir()
+            with suppress(OSError):  # somebody has put something there
+                folder.rmdir()
         raise

@@ -88,5 +88,5 @@ def shannon_bound(
     unit = measured.damage / whole if whole else 1.0
     rest = model.nbytes - sum(weight.size * weight.dtype.itemsize for weight in weights)
     entries = sum(weight.size for weight in weights)
-    distortion, bits = bounds.bound(model, importance, weights=weights).curves[-1]
+    distortion, bits = bounds.bound(model, importance, weights=weights).curves[-1].tolist()
     return tuple((unit * d, max(rest, 0) + entries * b / 8) for d, b in zip(distortion, bits))

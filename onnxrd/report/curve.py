@@ -22,7 +22,7 @@ BOUND = "Shannon's bound under the same importance"
 """Title of the bound."""
 
 GOOD = 0.01
-"""Damage up to which a file is as good as the original for most purposes."""
+"""Damage of the file that is shown first, at most."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Curve:
 
     @property
     def chosen(self) -> CurvePoint:
-        """The smallest file that is as good as the original for most purposes."""
+        """The smallest file of ours that does little damage; if none does, the least damaged."""
         points = self.series[0].points
         good = [p for p in points if p.damage <= GOOD]
         return min(good, key=lambda p: p.nbytes) if good else min(points, key=lambda p: p.damage)

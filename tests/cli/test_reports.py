@@ -26,8 +26,8 @@ def renamed(path, old, new):
     onnx.save(model, path)
 
 
-def compress(run, model, calib, tmp_path, *arguments):
-    given = ("--data", calib, "--bits", "9", "-o", tmp_path / "small.onnx")
+def compress(run, model, calib, tmp_path, *arguments, name="small.onnx"):
+    given = ("--data", calib, "--bits", "9", "-o", tmp_path / name)
     return run("compress", model, *given, "--report", tmp_path / "page.html", *arguments)
 
 
@@ -50,13 +50,14 @@ def test_a_file_layer_by_layer(model, calib, run, tmp_path):
 
 def test_names_are_never_markup(model, calib, run, tmp_path):
     renamed(model, "w1", HOSTILE)
-    ran = compress(run, model, calib, tmp_path)
+    ran = compress(run, model, calib, tmp_path, name="<script>.onnx")
     assert ran.code == 0, ran.err
     source = (tmp_path / "page.html").read_text(encoding="utf8")
     page = Document(source)
     assert "<script" not in source
     assert page.foreign == []
     assert HOSTILE in page.text
+    assert "<script>.onnx, compressed" in page.text
 
 
 def test_elements_escape_what_is_not_markup():

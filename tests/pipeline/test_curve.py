@@ -12,6 +12,7 @@ from onnxrd import archive
 from onnxrd.calibration import load as load_data
 from onnxrd.evaluation import evaluate
 from onnxrd.pipeline.compress import HELD_OUT
+from onnxrd.report.tables import nbytes
 from tests import networks
 from tests.documents import Document
 
@@ -131,7 +132,10 @@ def test_the_table_of_all_files_says_the_same(document, drawn):
         assert row["series"] == name
         assert float(row["damage"]) == point["damage"]
         assert int(row["nbytes"]) == point["nbytes"]
-    assert {row["series"] for row in rows[len(series) :]} == {"bound"}
+    for row, point in zip(rows[len(series) :], document["bound"]):
+        assert row["series"] == "bound"
+        assert float(row["damage"]) == point["damage"]
+        assert int(row["nbytes"]) == round(point["nbytes"])
 
 
 def test_the_picture_is_one(drawn):
@@ -148,6 +152,8 @@ def test_the_page_shows_every_file_and_every_layer(document, drawn):
         assert series["title"] in page.text
         for point in series["points"]:
             assert point["setting"] in page.text
+            assert nbytes(point["nbytes"]) in page.text
+            assert f"{point['damage']:.3g}" in page.text
     for layer in ours[0]["layers"]:
         assert page.text.count(layer["name"]) == len(ours)
 
