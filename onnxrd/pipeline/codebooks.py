@@ -124,9 +124,11 @@ def _compress(
         tracked = options.track(pairs, "quantizing", len(weights))
         shelf = quantizers.Shelf(scratch(temporary))
         done = {weight: shelf.put(quantized) for weight, quantized in tracked}
-        method = "pruning" if isinstance(quantizer, _Pruning) else "k-means"
-        methods = {weight.name: method for weight in weights}
+        methods = {weight.name: _METHODS.get(type(quantizer), "") for weight in weights}
         return finish(job, done, skipped, temporary, path, methods=methods)
+
+
+_METHODS = {Codebooks: "k-means", Grids: "entropy-coded grid", _Pruning: "pruning"}
 
 
 def _check_share(keep: float) -> None:

@@ -15,7 +15,7 @@ from onnxrd.evaluation import count_parameters, evaluate, example_feeds, verify
 from onnxrd.graph.model import Model, load, save, scratch
 from onnxrd.graph.weights import Weight
 from onnxrd.pipeline.job import Job
-from onnxrd.quantizers import Codebook, Quantized
+from onnxrd.quantizers import Codebook, Quantized, Trellis
 from onnxrd.report.result import Layer, Result
 
 Array = NDArray[Any]
@@ -154,6 +154,8 @@ def _layer(job: Job, weight: Weight, quantized: Quantized, fragment: encodings.F
 
 
 def _step(quantized: Quantized) -> float | None:
+    if isinstance(quantized, Trellis):
+        return float(quantized.step)
     step = encodings.spacing(quantized.levels) if isinstance(quantized, Codebook) else None
     return None if step is None else float(step)
 

@@ -48,6 +48,26 @@ def test_a_file_layer_by_layer(model, calib, run, tmp_path):
     assert f"KL divergence {result['evaluation']['distortion']:.4g}" in page.text
 
 
+@pytest.mark.parametrize(
+    ("arguments", "method", "gridded"),
+    [
+        (("quantize", "--clusters", "4"), "k-means", False),
+        (("quantize", "--bits", "3"), "entropy-coded grid", True),
+        (("quantize", "--bits", "3", "--trellis"), "entropy-coded grid", True),
+        (("prune", "--ratio", "0.1"), "pruning", False),
+    ],
+)
+def test_every_layer_says_how_it_was_quantized(
+    arguments, method, gridded, model, calib, run, tmp_path
+):
+    command, *rest = arguments
+    ran = run(command, model, *rest, "--data", calib, "-o", tmp_path / "small.onnx", "--json")
+    assert ran.code == 0, ran.err
+    layers = json.loads(ran.out)["layers"]
+    assert {layer["method"] for layer in layers} == {method}
+    assert {layer["step"] is not None for layer in layers} == {gridded}
+
+
 def test_names_are_never_markup(model, calib, run, tmp_path):
     renamed(model, "w1", HOSTILE)
     ran = compress(run, model, calib, tmp_path, name="<script>.onnx")
