@@ -1,6 +1,7 @@
 """What takes the place of one weight in a graph, and its exact price."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnxrd.encodings import wire
 from onnxrd.encodings.slot import Slot
-from onnxrd.quantizers import Codebook, Quantized
+from onnxrd.quantizers import Codebook, Quantized, weight_dtype
 
 Array = NDArray[Any]
 
@@ -31,11 +32,13 @@ class Steps:
         values: those of their outputs whose type and shape must be in the file: onnxruntime folds
             nothing of which it cannot foretell the size.
         load_nbytes: bytes of all that they compute.
+        turn: when they are folded, see `onnxrd.encodings.turns`.
     """
 
     nodes: tuple[onnx.NodeProto, ...]
     values: tuple[ir.Value, ...]
     load_nbytes: int
+    turn: int = 0
 
 
 Shared = ir.TensorProtocol | onnx.FunctionProto | onnx.OperatorSetIdProto | Steps
@@ -56,6 +59,7 @@ class Fragment:
         listed: all initializers must be listed as graph inputs, too.
         load_nbytes: bytes of memory that onnxruntime holds for this weight alone when it has
             folded all: the decoded weight and everything on the way there.
+        dense_nbytes: of this, the decoded weight.
         portion: bytes of what it shares that are there for this weight's sake, such as its codes
             in a stream. Only to be told; `FileSize` knows what shared parts take.
     """
@@ -67,7 +71,13 @@ class Fragment:
     shared: Mapping[str, Shared]
     listed: bool
     load_nbytes: int
+    dense_nbytes: int
     portion: int = 0
+
+    @property
+    def turn(self) -> int:
+        """When the weight is decoded, see `onnxrd.encodings.turns`."""
+        return max((p.turn for p in self.shared.values() if isinstance(p, Steps)), default=0)
 
     @cached_property
     def nbytes(self) -> int:
@@ -108,12 +118,25 @@ def together_nbytes(fragments: Iterable[Fragment]) -> int:
 def load_nbytes(fragments: Iterable[Fragment]) -> int:
     """Bytes of memory that the weights of one model take at load, what they share counted once.
 
-    onnxruntime keeps every intermediate result of every weight until all are folded. This is their
-    sum; the file itself and onnxruntime's own needs come on top.
+    onnxruntime keeps every intermediate result until all that has the same turn is folded. This is
+    the most at a time; the file itself and onnxruntime's own needs come on top.
     """
     fragments = list(fragments)
-    steps = {id(p): p for f in fragments for p in f.shared.values() if isinstance(p, Steps)}
-    return sum(f.load_nbytes for f in fragments) + sum(p.load_nbytes for p in steps.values())
+    return sum(f.dense_nbytes for f in fragments) + max(
+        passing_nbytes(fragments).values(), default=0
+    )
+
+
+def passing_nbytes(fragments: Sequence[Fragment]) -> Counter[int]:
+    """Bytes of memory that the weights of one model take on the way to their values, by turn."""
+    passing: Counter[int] = Counter()
+    for fragment in fragments:
+        passing[fragment.turn] += fragment.load_nbytes - fragment.dense_nbytes
+    shared = {name: part for f in fragments for name, part in f.shared.items()}
+    for part in shared.values():
+        if isinstance(part, Steps):
+            passing[part.turn] += part.load_nbytes
+    return passing
 
 
 @dataclass
@@ -222,10 +245,12 @@ class Builder:
         self._load_nbytes += fragment.load_nbytes
         return fragment.output
 
-    def share(self, name: str, values: Sequence[ir.Value], load_nbytes: int) -> None:
+    def share(
+        self, name: str, values: Sequence[ir.Value], load_nbytes: int, *, turn: int = 0
+    ) -> None:
         """Make all nodes and tensors so far a part that weights share, under this name."""
         self._shared |= self._tensors
-        self._shared[name] = Steps(tuple(self._nodes), tuple(values), load_nbytes)
+        self._shared[name] = Steps(tuple(self._nodes), tuple(values), load_nbytes, turn)
         self._tensors, self._nodes = {}, []
 
     def include_shared(self, other: "Builder") -> None:
@@ -268,6 +293,7 @@ class Builder:
             self._shared,
             listed=self.slot.lists_initializers,
             load_nbytes=self._load_nbytes + load_nbytes,
+            dense_nbytes=weight_dtype(quantized).itemsize * math.prod(quantized.shape),
             portion=portion,
         )
 

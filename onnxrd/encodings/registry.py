@@ -1,6 +1,6 @@
 """All encodings, and the cheapest of those that are legal."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -8,12 +8,14 @@ from onnxrd.encodings.byte_codes import BYTE_CODES
 from onnxrd.encodings.byte_lut import BYTE_LUT
 from onnxrd.encodings.dense import DENSE
 from onnxrd.encodings.encoding import Encoding
-from onnxrd.encodings.entropy import HUFFMAN, accepts, entropy_coded
+from onnxrd.encodings.entropy import HUFFMAN, accepts, entropy_coded, in_turns
 from onnxrd.encodings.fill import FILL
 from onnxrd.encodings.fragment import Fragment, together_nbytes
 from onnxrd.encodings.gap import GAP
+from onnxrd.encodings.limit import within
 from onnxrd.encodings.native_int4 import NATIVE_INT4
 from onnxrd.encodings.slot import Slot
+from onnxrd.encodings.turns import MOST_TURNS, possible
 from onnxrd.encodings.word_lut import WORD_LUT
 from onnxrd.errors import SettingError
 from onnxrd.quantizers import Codebook, Quantized, Sparse, Trellis
@@ -85,7 +87,11 @@ def cheapest(
 
 
 def cheapest_together(
-    quantized: Mapping[str, Quantized], slots: Mapping[str, Slot], *, force: str | None = None
+    quantized: Mapping[str, Quantized],
+    slots: Mapping[str, Slot],
+    *,
+    force: str | None = None,
+    load_limit: int | None = None,
 ) -> dict[str, Fragment]:
     """The encodings of all weights of a model that take the fewest bytes together.
 
@@ -93,6 +99,13 @@ def cheapest_together(
     all: a function of 400 bytes is not worth a single small weight. Starts with each weight's own
     best and gives up one shared part after another as long as the sum falls. Then entropy-coded
     streams take over the weights that are smaller there.
+
+    Args:
+        quantized: the weights, by name.
+        slots: their places, by name.
+        force: name of the encoding to take instead.
+        load_limit: bytes of memory that decoding may take (`load_nbytes`). If it cannot be kept, or
+            an encoding is forced, this is not an error.
 
     Raises:
         SettingError: `force` is not legal for one of the weights.
@@ -104,15 +117,23 @@ def cheapest_together(
     }
     if force == HUFFMAN.name and len(books) == len(quantized):
         return entropy_coded(books, slots)
-    best = _cheapest_apart(quantized, slots, force)
-    return best if force else _with_streams(best, books, slots)
-
-
-def _cheapest_apart(
-    quantized: Mapping[str, Quantized], slots: Mapping[str, Slot], force: str | None
-) -> dict[str, Fragment]:
-    """See `cheapest_together`, but each weight encoded on its own."""
     table = {name: options(q, slots[name], force=force) for name, q in quantized.items()}
+    best = _cheapest_apart(table)
+    if force:
+        return best
+    best = _with_streams(best, books, slots)
+    if load_limit is None:
+        return best
+
+    def streams(names: Sequence[str], turns: int) -> dict[str, Fragment]:
+        return in_turns({name: books[name] for name in names}, slots, turns)
+
+    most = MOST_TURNS if all(map(possible, slots.values())) else 1
+    return within(load_limit, best, table, streams, most)
+
+
+def _cheapest_apart(table: Mapping[str, tuple[Fragment, ...]]) -> dict[str, Fragment]:
+    """See `cheapest_together`, but each weight encoded on its own."""
     banned: set[str] = set()
     best = _choose(table, banned)
     while True:

@@ -70,15 +70,14 @@ def write(model: ir.Model, fragments: Mapping[str, Fragment]) -> None:
     weights = {name: _detach(model, constants[name]) for name in fragments}
     values: dict[str, ir.Value] = {}
     nodes: list[ir.Node] = []
-    written: set[int] = set()
+    written: set[str] = set()
     _add_shared(model, fragments.values(), values)
     for fragment in fragments.values():
         for name, tensor in fragment.tensors.items():
             values[name] = _add_tensor(model, name, tensor, listed=fragment.listed)
-        steps = [part for part in fragment.shared.values() if isinstance(part, Steps)]
-        for part in steps:
-            if id(part) not in written:
-                written.add(id(part))
+        for name, part in fragment.shared.items():
+            if isinstance(part, Steps) and name not in written:
+                written.add(name)
                 nodes += _nodes(part.nodes, values)
                 _describe(part, values)
         nodes += _nodes(fragment.nodes, values)

@@ -12,10 +12,18 @@ decoder each (`stream`, `grouping`).
 from onnxrd.encodings.encoding import Encoding
 from onnxrd.encodings.entropy.estimate import estimated_nbytes
 from onnxrd.encodings.entropy.grid import spacing
-from onnxrd.encodings.entropy.grouping import encode, entropy_coded
+from onnxrd.encodings.entropy.grouping import encode, entropy_coded, in_turns
 from onnxrd.encodings.entropy.stream import NAME, accepts, shared_stream
 
 HUFFMAN = Encoding(NAME, accepts, encode)
 """A stream for a single weight."""
 
-__all__ = ["HUFFMAN", "accepts", "entropy_coded", "estimated_nbytes", "shared_stream", "spacing"]
+__all__ = [
+    "HUFFMAN",
+    "accepts",
+    "entropy_coded",
+    "estimated_nbytes",
+    "in_turns",
+    "shared_stream",
+    "spacing",
+]

@@ -28,21 +28,29 @@ def encode(quantized: Quantized, slot: Slot) -> Fragment:
     return entropy_coded({slot.output: quantized}, {slot.output: slot})[slot.output]
 
 
-def entropy_coded(books: Mapping[str, Book], slots: Mapping[str, Slot]) -> dict[str, Fragment]:
+def entropy_coded(
+    books: Mapping[str, Book],
+    slots: Mapping[str, Slot],
+    *,
+    turn: int = 0,
+    most: int = MOST_STREAMS,
+) -> dict[str, Fragment]:
     """All these weights in as few bytes of streams as found.
 
     Args:
         books: name of the weight → its codes and levels; all accepted.
         slots: name of the weight → its place.
+        turn: when to decode them, see `onnxrd.encodings.turns`.
+        most: so many streams.
     """
     first, *others = automaton.STEPS
-    groups = [{name: books[name] for name in names} for names in grouped(books)]
+    groups = [{name: books[name] for name in names} for names in grouped(books, most)]
     runs = [_best_run(group, slots, first) for group in groups]
     trials = []
     for steps in (first, *others):
         trial: dict[str, Fragment] = {}
         for group, run in zip(groups, runs):
-            trial |= shared_stream(group, slots, run, steps) or {}
+            trial |= shared_stream(group, slots, run, steps, turn) or {}
         trials.append(trial)
     return min(trials, key=lambda fragments: together_nbytes(fragments.values()))
 
@@ -59,18 +67,18 @@ def _best_run(books: Mapping[str, Book], slots: Mapping[str, Slot], steps: int) 
     return best
 
 
-def grouped(books: Mapping[str, Book]) -> list[list[str]]:
+def grouped(books: Mapping[str, Book], most: int = MOST_STREAMS) -> list[list[str]]:
     """Names of weights that share a stream, by joining those whose codes are distributed alike.
 
     Begins with a stream for each and joins two as long as that saves bytes, or there are more than
-    `MOST_STREAMS`; bytes are reckoned from entropies.
+    `most`; bytes are reckoned from entropies.
     """
     names = list(books)
     groups = [[name] for name in names]
     counts = _aligned_counts([books[name] for name in names])
     while len(groups) > 1:
         merged, saved = _best_merge(counts)
-        if saved <= 0 and len(groups) <= MOST_STREAMS:
+        if saved <= 0 and len(groups) <= most:
             break
         first, second = merged
         groups[first] += groups.pop(second)
@@ -108,3 +116,27 @@ def _best_merge(counts: NDArray[np.int64]) -> tuple[tuple[int, int], float]:
         if saved[second] > best:
             best, pair = float(saved[second]), (first, first + 1 + second)
     return pair, best
+
+
+def in_turns(
+    books: Mapping[str, Book], slots: Mapping[str, Slot], turns: int
+) -> dict[str, Fragment]:
+    """The same as `entropy_coded`, but decoded in so many turns, about as much in each.
+
+    Args:
+        books: name of the weight → its codes and levels; all accepted.
+        slots: name of the weight → its place; their model may have turns.
+        turns: from 1 to `onnxrd.encodings.turns.MOST_TURNS`.
+    """
+    size = {name: book.codes.size for name, book in books.items()}
+    alike = sorted(books, key=lambda name: float(entropy(code_counts(books[name])[0])) / size[name])
+    parts: list[dict[str, Book]] = [{} for _ in range(turns)]
+    reached, total = 0, sum(size.values())
+    for name in alike:
+        parts[(2 * reached + size[name]) * turns // (2 * total)][name] = books[name]
+        reached += size[name]
+    fragments: dict[str, Fragment] = {}
+    most = max(1, MOST_STREAMS // turns)
+    for turn, part in enumerate(part for part in parts if part):
+        fragments |= entropy_coded(part, slots, turn=turn, most=most)
+    return {name: fragments[name] for name in books}

@@ -15,6 +15,7 @@ from onnxrd.encodings.entropy.grid import spacing, zero_code
 from onnxrd.encodings.entropy.symbols import Symbols, symbols
 from onnxrd.encodings.fragment import Array, Builder, Fragment
 from onnxrd.encodings.slot import Slot
+from onnxrd.encodings.turns import wait
 from onnxrd.quantizers import Codebook, Quantized, Sparse, Trellis, weight_dtype
 from onnxrd.quantizers.trellis import PERIOD
 
@@ -62,7 +63,11 @@ def _stored(book: Book) -> int:
 
 
 def shared_stream(
-    books: Mapping[str, Book], slots: Mapping[str, Slot], run: int, steps: int
+    books: Mapping[str, Book],
+    slots: Mapping[str, Slot],
+    run: int,
+    steps: int,
+    turn: int = 0,
 ) -> dict[str, Fragment] | None:
     """Weights of one model, coded together.
 
@@ -71,6 +76,7 @@ def shared_stream(
         slots: name of the weight → its place.
         run: d, how many codes a symbol stands for.
         steps: bytes of a lane, a key of `automaton.STEPS`.
+        turn: when to decode it, see `onnxrd.encodings.turns`.
 
     Returns:
         A fragment each, all sharing the parts of the stream; None if it takes too many symbols.
@@ -78,7 +84,8 @@ def shared_stream(
     found = symbols([signed_codes(book) for book in books.values()], run)
     if found is None or len(found.counts) > MOST_SYMBOLS:
         return None
-    stream = _Stream(books, [slots[name] for name in books], found, huffman_code(found.counts))
+    code = huffman_code(found.counts)
+    stream = _Stream(books, [slots[name] for name in books], found, code, turn)
     return stream.fragments(steps)
 
 
@@ -90,6 +97,7 @@ class _Stream:
     slots: Sequence[Slot]
     symbols: Symbols
     code: Code
+    turn: int
 
     def fragments(self, steps: int) -> dict[str, Fragment]:
         builder, pieces = self._decoder(steps)
@@ -119,6 +127,8 @@ class _Stream:
             builder.packed(stem, np.dtype(np.uint8), (len(starts) - 1, steps), self._pack(steps)),
             builder.tensor(f"{stem}f", np.packbits(self.code.inner)),
         )
+        if self.turn:
+            inputs = wait(builder, *inputs, turn=self.turn)
         builder.call(unpack, inputs, f"{stem}y", inner=inner)
         table = builder.tensor(f"{stem}t", self._table())
         sizes = [_stored(book) for book in self.books.values()]
@@ -131,7 +141,7 @@ class _Stream:
             builder.split(whole, outputs, [*sizes, rest] if rest else sizes)
         packed, cut = (len(starts) - 1) * steps, whole != names[0]
         load_nbytes = self._load_nbytes(packed, len(lengths) + spare, cut=cut)
-        builder.share(f"{stem}s", [made], load_nbytes)
+        builder.share(f"{stem}s", [made], load_nbytes, turn=self.turn)
         return builder, names
 
     def _load_nbytes(self, packed: int, made: int, *, cut: bool) -> int:
@@ -146,7 +156,7 @@ class _Stream:
         wide, slots = (2 if symbols > 255 else 1), 8 // _apart(self.code)
         states = 4 * len(np.packbits(self.code.inner))
         tables = states * (256 * (16 + (12 + wide) * slots) + 16 * (8 + 6 * slots))
-        walk = packed * (25 + slots * (wide + 2))
+        walk = packed * (25 + slots * (wide + 2) + (self.turn > 0))
         codes = made * run * int(self._table().itemsize)
         return tables + walk + made * (wide + 4) + codes * (3 if cut else 2)
 
