@@ -32,6 +32,8 @@ class Options:
         seed: of that choice (the estimator has its own).
         exclude: patterns (`*`, `?`) of names of weights to leave alone.
         encoding: name of the encoding to force; None for the cheapest of each weight.
+        max_load_memory: bytes of memory that onnxruntime may take when it loads the output, about;
+            None for 1 GiB, or four times the network in float32 if that is more.
         force: write the output even if it is not smaller.
         cache: folder to keep importance in, and what else is worth it, for the next time; made if
             need be. None for none.
@@ -48,6 +50,7 @@ class Options:
     seed: int = 0
     exclude: Sequence[str] = ()
     encoding: str | None = None
+    max_load_memory: int | None = None
     force: bool = False
     cache: Path | None = None
     runtime: Runtime = DEFAULT
@@ -58,3 +61,5 @@ class Options:
             raise SettingError(f"damping {self.damping} must be 0 or more, and finite.")
         if self.seed < 0:
             raise SettingError(f"seed {self.seed} is negative: take 0 or more.")
+        if self.max_load_memory is not None and self.max_load_memory < 1:
+            raise SettingError("memory for loading must be given as some bytes, such as 2GiB.")

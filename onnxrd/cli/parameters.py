@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import click
 
+from onnxrd.allocation.target import parse_size
 from onnxrd.cli import tasks
 from onnxrd.cli.console import progress_bar
 from onnxrd.encodings import ENCODINGS
@@ -141,6 +142,11 @@ SHARE = click.FloatRange(min=0, max=1, min_open=True)
 
 _MEASUREMENT = ("objective", "estimator", "probes", "temperature")
 
+
+def _size(context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    return None if value is None else int(parse_size(value))
+
+
 choice = _all(
     click.option("--importance", type=FILE, help="Importance measured by `onnxrd importance`."),
     click.option(
@@ -161,6 +167,13 @@ choice = _all(
 compression = _all(
     click.option("-o", "--out", "output", type=FILE, required=True, help="File to write."),
     choice,
+    click.option(
+        "--max-load-memory",
+        metavar="SIZE",
+        callback=_size,
+        help="What onnxruntime may take when it loads the file, about; more for stronger "
+        "encodings.  [default: 1GiB, or 4 times the network in float32]",
+    ),
     click.option("--force", is_flag=True, help="Write the output even if it is not smaller."),
 )
 
@@ -195,6 +208,7 @@ def options(**chosen: Any) -> Options:
         seed=chosen["seed"],
         exclude=chosen.get("exclude", ()),
         encoding=chosen.get("encoding"),
+        max_load_memory=chosen.get("max_load_memory"),
         force=chosen.get("force", False),
         cache=chosen["cache"],
         runtime=Runtime(chosen["threads"], chosen["provider"]),

@@ -31,6 +31,7 @@ from onnxrd.encodings.registry import (
     ENCODINGS,
     cheapest,
     cheapest_together,
+    leaner,
     options,
 )
 from onnxrd.encodings.slot import Constants, Slot, slots
@@ -49,6 +50,7 @@ __all__ = [
     "drop_repetitions",
     "entropy_coded",
     "estimated_nbytes",
+    "leaner",
     "load_nbytes",
     "options",
     "slots",

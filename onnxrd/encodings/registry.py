@@ -87,11 +87,7 @@ def cheapest(
 
 
 def cheapest_together(
-    quantized: Mapping[str, Quantized],
-    slots: Mapping[str, Slot],
-    *,
-    force: str | None = None,
-    load_limit: int | None = None,
+    quantized: Mapping[str, Quantized], slots: Mapping[str, Slot], *, force: str | None = None
 ) -> dict[str, Fragment]:
     """The encodings of all weights of a model that take the fewest bytes together.
 
@@ -100,40 +96,58 @@ def cheapest_together(
     best and gives up one shared part after another as long as the sum falls. Then entropy-coded
     streams take over the weights that are smaller there.
 
-    Args:
-        quantized: the weights, by name.
-        slots: their places, by name.
-        force: name of the encoding to take instead.
-        load_limit: bytes of memory that decoding may take (`load_nbytes`). If it cannot be kept, or
-            an encoding is forced, this is not an error.
-
     Raises:
         SettingError: `force` is not legal for one of the weights.
     """
-    books = {
-        name: _trimmed(q)
-        for name, q in quantized.items()
-        if not isinstance(q, Sparse) and accepts(q, slots[name])
-    }
+    books = _books(quantized, slots)
     if force == HUFFMAN.name and len(books) == len(quantized):
         return entropy_coded(books, slots)
-    table = {name: options(q, slots[name], force=force) for name, q in quantized.items()}
-    best = _cheapest_apart(table)
-    if force:
-        return best
-    best = _with_streams(best, books, slots)
-    if load_limit is None:
-        return best
+    best = _cheapest_apart(quantized, slots, force)
+    return best if force else _with_streams(best, books, slots)
+
+
+def leaner(
+    fragments: Mapping[str, Fragment],
+    quantized: Mapping[str, Quantized],
+    slots: Mapping[str, Slot],
+    *,
+    load_limit: int,
+) -> dict[str, Fragment]:
+    """The same weights, decoded in less memory for the fewest bytes more; see `within`.
+
+    Args:
+        fragments: the weights as `cheapest_together` encoded them.
+        quantized: the weights.
+        slots: their places.
+        load_limit: bytes of memory for decoding (`load_nbytes`); the least there is, if that is not
+            enough.
+    """
+    books = _books(quantized, slots)
+    table = {name: options(q, slots[name]) for name, q in quantized.items()}
 
     def streams(names: Sequence[str], turns: int) -> dict[str, Fragment]:
         return in_turns({name: books[name] for name in names}, slots, turns)
 
     most = MOST_TURNS if all(map(possible, slots.values())) else 1
-    return within(load_limit, best, table, streams, most)
+    return within(load_limit, fragments, table, streams, most)
 
 
-def _cheapest_apart(table: Mapping[str, tuple[Fragment, ...]]) -> dict[str, Fragment]:
+def _books(
+    quantized: Mapping[str, Quantized], slots: Mapping[str, Slot]
+) -> dict[str, Codebook | Trellis]:
+    """The weights that streams can take."""
+    return {
+        name: _trimmed(q)
+        for name, q in quantized.items()
+        if not isinstance(q, Sparse) and accepts(q, slots[name])
+    }
+
+
+def _cheapest_apart(
+    quantized: Mapping[str, Quantized], slots: Mapping[str, Slot], force: str | None
+) -> dict[str, Fragment]:
     """See `cheapest_together`, but each weight encoded on its own."""
+    table = {name: options(q, slots[name], force=force) for name, q in quantized.items()}
     banned: set[str] = set()
     best = _choose(table, banned)
     while True:

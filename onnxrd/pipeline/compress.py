@@ -28,6 +28,7 @@ from onnxrd.graph.model import Model, atomic_output, load, scratch
 from onnxrd.graph.weights import Weight, find_weights
 from onnxrd.importance import Importance
 from onnxrd.options import Options
+from onnxrd.pipeline.encode import encode
 from onnxrd.pipeline.job import Job, PathLike, choose, files_of, prepare
 from onnxrd.pipeline.output import finish
 from onnxrd.quantizers import Shelf
@@ -154,9 +155,7 @@ class Compressor:
     def nbytes(self, done: Quantization) -> int:
         """Bytes of the file, exactly."""
         codebooks = {name: done.codebook(name) for name in done.integers}
-        fragments = encodings.cheapest_together(
-            codebooks, self._slots, force=self.job.options.encoding
-        )
+        fragments, _ = encode(self.job, codebooks, self._slots)
         return self._file_size(fragments.values())
 
     def _quantize(self, slope: float, method: Method) -> Quantization:

@@ -14,6 +14,7 @@ from onnxrd.errors import ModelError, TargetError
 from onnxrd.evaluation import count_parameters, evaluate, example_feeds, verify
 from onnxrd.graph.model import Model, load, save, scratch
 from onnxrd.graph.weights import Weight
+from onnxrd.pipeline.encode import encode
 from onnxrd.pipeline.job import Job
 from onnxrd.quantizers import Codebook, Quantized, Trellis
 from onnxrd.report.result import Layer, Result
@@ -50,7 +51,7 @@ def finish(
         VerificationError: it does not do what it should.
     """
     original = job.model
-    layers = _write(job, done, constants or {}, methods or {}, temporary)
+    layers, warnings = _write(job, done, constants or {}, methods or {}, temporary)
     written = load(temporary)
     if written.nbytes >= original.nbytes and not job.options.force:
         raise TargetError(
@@ -67,7 +68,7 @@ def finish(
         job.importance.about(),
         sum(layer.distortion for layer in layers) if job.importance.in_nats else None,
         _measure(job, written),
-        job.warnings,
+        (*job.warnings, *warnings),
     )
 
 
@@ -77,12 +78,15 @@ def _write(
     constants: Mapping[str, Array],
     methods: Mapping[str, str],
     path: Path,
-) -> list[Layer]:
-    """Write the compressed model and verify the file against its dense equivalent."""
+) -> tuple[list[Layer], tuple[str, ...]]:
+    """Write the compressed model and verify the file against its dense equivalent.
+
+    Returns: what became of its weights, and what has to be said about it.
+    """
     by_name = {weight.name: quantized for weight, quantized in done.items()}
     smaller, dense = job.model.holding(by_name), job.model.prepared()
     slots = encodings.slots(smaller, by_name)
-    fragments = encodings.cheapest_together(by_name, slots, force=job.options.encoding)
+    fragments, warnings = encode(job, by_name, slots)
     if job.options.encoding is None:
         fragments = {n: f for n, f in fragments.items() if f.encoding != "dense"}
     encodings.write(smaller, fragments)
@@ -98,7 +102,7 @@ def _write(
             method = methods.get(weight.name, "")
             layers.append(replace(layer, method=method, rivals=rivals))
     _verify(job, dense, path)
-    return layers
+    return layers, warnings
 
 
 def _replace(model: ir.Model, constants: Mapping[str, Array]) -> None:

@@ -1,9 +1,13 @@
 """The memory that decoding takes, against all that onnxruntime computes on the way."""
 
+from collections import Counter
+from itertools import pairwise
+
 import numpy as np
 import onnx
 import onnx.inliner
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
 from encoded import codebook, model, run, sparse
 from hypothesis import given, settings
@@ -23,20 +27,28 @@ def gaussian(shape, step, dtype=np.float32):
 
 
 def computed_nbytes(original, fragments):
-    """Bytes of the weights and of all nodes' results before them, as onnxruntime computes them."""
+    """Bytes of the weights and of what leads to them, as onnxruntime computes it, turn by turn."""
     smaller = original.clone()
     encodings.write(smaller, fragments)
     flat = onnx.inliner.inline_local_functions(ir.to_proto(smaller))
-    results = [name for node in flat.graph.node for name in node.output if name[0] != "y"]
-    constants = {n.output[0] for n in flat.graph.node if n.op_type == "Constant"}
+    nodes = [n for n in flat.graph.node if n.op_type != "Constant" and n.output[0][0] != "y"]
+    turn = {}
+    for node in nodes:
+        here = max((turn.get(name, 0) for name in node.input), default=0)
+        turn |= dict.fromkeys(node.output, here + (node.op_type == "If"))
     del flat.graph.output[:]
     dense = sum(v.const_value.nbytes for n, v in smaller.graph.initializers.items() if n[0] == "w")
-    if not results:
+    if not turn:
         return dense
-    for name in results:
+    for name in turn:
         flat.graph.output.add(name=name)
-    arrays = dict(zip(results, run(flat.SerializeToString(), "disable")))
-    return dense + sum(array.nbytes for name, array in arrays.items() if name not in constants)
+    passing = Counter()
+    for name, array in zip(turn, run(flat.SerializeToString(), "disable")):
+        if name in fragments:
+            dense += array.nbytes
+        else:
+            passing[turn[name]] += array.nbytes
+    return dense + max(passing.values(), default=0)
 
 
 WEIGHTS = {
@@ -74,3 +86,60 @@ def test_foretold_for_all_together(names):
     fragments = encodings.cheapest_together(quantized, encodings.slots(original, quantized))
     computed = computed_nbytes(original, fragments)
     assert encodings.load_nbytes(fragments.values()) == pytest.approx(computed, 0.02, abs=2000)
+
+
+SEVERAL = {
+    f"w{i}": gaussian((rows, 200), step)
+    for i, (rows, step) in enumerate([(90, 0.4), (120, 0.8), (60, 0.5), (200, 1.0), (150, 0.25)])
+}
+
+
+def within(limit, **versions):
+    """SEVERAL, decoded in memory for so many bytes a weight: model, fragments, file size."""
+    original = model({n: np.zeros(q.shape, np.float32) for n, q in SEVERAL.items()}, **versions)
+    slots = encodings.slots(original, SEVERAL)
+    fragments = encodings.cheapest_together(SEVERAL, slots)
+    if limit is not None:
+        limit *= sum(q.codes.size for q in SEVERAL.values())
+        fragments = encodings.leaner(fragments, SEVERAL, slots, load_limit=limit)
+    return original, fragments, encodings.FileSize(original, slots)(fragments.values())
+
+
+LIMITS = (None, 40, 24, 16, 9, 6, 4)
+
+
+@pytest.mark.parametrize("ir_version", [8, 7])
+def test_a_limit_is_kept_and_costs_bytes(ir_version):
+    sizes = []
+    entries = sum(q.codes.size for q in SEVERAL.values())
+    for limit in LIMITS:
+        original, fragments, size = within(limit, ir_version=ir_version)
+        foretold = encodings.load_nbytes(fragments.values())
+        assert foretold == pytest.approx(computed_nbytes(original, fragments), 0.02, abs=3000)
+        assert foretold <= (limit or 1000) * entries
+        encodings.write(original, fragments)
+        written = ir.to_proto(original).SerializeToString()
+        assert len(written) == size
+        exact = run(written, "disable")
+        for weight, got in zip(SEVERAL.values(), exact):
+            np.testing.assert_array_equal(got, weight.dequantize())
+        for level in ("basic", "all"):
+            assert all(map(np.array_equal, exact, run(written, level)))
+        sizes.append(size)
+    assert all(after > 0.95 * before for before, after in pairwise(sizes))
+    costs_little = sizes[LIMITS.index(24)] < 1.03 * sizes[0]
+    assert costs_little == (ir_version >= 8)  # which is what turns take
+
+
+def test_onnxruntime_folds_all_turns_and_then_there_is_nothing_left(tmp_path):
+    original, fragments, _ = within(24)
+    assert max(f.turn for f in fragments.values()) >= 1
+    encodings.write(original, fragments)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(tmp_path / "folded.onnx")
+    ort.InferenceSession(
+        ir.to_proto(original).SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    folded = onnx.load(tmp_path / "folded.onnx")
+    assert {node.op_type for node in folded.graph.node} == {"Mul"}
