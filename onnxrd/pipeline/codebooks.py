@@ -44,7 +44,7 @@ def quantize(
         keep: share of each weight's entries that may be other than zero; below 1 the rest is
             pruned and one level is zero.
         bits: take grids instead of clusters, of at most so many bits a weight on average.
-        trellis: two such grids with an eight-state trellis: a tenth of a bit fewer for the same
+        trellis: two such grids with a trellis of 32 states: a tenth of a bit fewer for the same
             distortion, half a bit if importance varies a lot, but twice the time to load.
         data: calibration data in any form that `onnxrd.calibration.load` takes.
         importance: measured before, instead of by way of the data; a path or a value.

@@ -42,7 +42,7 @@ class Grids:
 
     Attributes:
         bits: a weight, at most, by the entropy of each tensor's codes.
-        trellis: on an eight-state trellis.
+        trellis: on a trellis.
 
     Raises:
         SettingError: bits are out of range.

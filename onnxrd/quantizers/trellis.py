@@ -1,13 +1,13 @@
 """Trellis-coded weights: two interleaved grids, of which the parities of earlier codes choose one.
 
-An eight-state trellis in systematic form (Ungerboeck, Channel coding with multilevel/phase signals,
-1982; dependent quantization in VVC uses the same idea). The state bit of a weight is a linear
-function of the parities before it, over GF(2) and with delays as powers of D::
+A trellis of 32 states in systematic form (Ungerboeck, Channel coding with multilevel/phase signals,
+1982; dependent quantization in VVC uses the same idea with 8). The state bit of a weight is a
+linear function of the parities before it, over GF(2) and with delays as powers of D::
 
-    Q = D² p / (1 + D + D³),   so   Q_t = Q_{t-1} + Q_{t-3} + p_{t-2}   (mod 2)
+    Q = D³ p / (1 + D² + D⁵),   so   Q_t = Q_{t-2} + Q_{t-5} + p_{t-3}   (mod 2)
 
-Since 1 + D⁷ = (1 + D)(1 + D + D³)(1 + D² + D³), this is a window over the parities and then a sum
-over every seventh: Q = D² (1 + D + D² + D⁴) p / (1 + D⁷). So a decoder needs no loop.
+Since 1 + D² + D⁵ divides 1 + D³¹, that is a window over the parities, D³ (1 + D³¹)/(1 + D² + D⁵),
+and then a sum over every 31st. So a decoder needs no loop.
 
 The grids are mirror images, {0, 1, 2, …, -½, -1½, …} and {0, -1, -2, …, ½, 1½, …}. A code is as
 probable on one of them as on the other where the weights' density is symmetric, so that an entropy
@@ -22,10 +22,17 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
-PERIOD = 7
+STATES = 32
+RECURSION = (2, 5)
+"""Delays of the state bits in Q_t."""
+
+INPUT = 3
+"""Delay of the parity in Q_t."""
+
+PERIOD = 31
 """Steps after which the sum over parities comes back."""
 
-WINDOW = (2, 3, 4, 6)
+WINDOW = (3, 5, 7, 8, 9, 11, 12, 16, 17, 18, 19, 20, 23, 24, 26, 29)
 """Delays of the parities that are added before."""
 
 
@@ -39,30 +46,48 @@ def state_bits(codes: Array) -> NDArray[np.bool_]:
     return np.asarray(sums.ravel()[: len(parities)] % 2, np.bool_)
 
 
+def units(codes: Array, bits: Array) -> NDArray[np.float32]:
+    """(1 - 2 Q) (k + ½ [k < 0]) for codes k and state bits Q."""
+    k = codes.astype(np.float32)
+    return np.asarray((k - np.clip(k, -0.5, 0)) * (1 - 2 * bits.astype(np.float32)), np.float32)
+
+
 @dataclass(frozen=True, eq=False)
 class Trellis:
     """A weight on two grids: ``ŵ = (1 - 2 Q) (k + ½ [k < 0]) · step``.
 
     Attributes:
-        codes: [*weight], int16: k; the state runs along the flattened weight, in row-major order.
+        codes: [*weight], int16: k.
         step: scalar of the dtype of the weight: the distance of two levels on either grid.
+        turned: the state runs along the first axis before the others; in row-major order if not.
     """
 
     codes: NDArray[np.int16]
     step: Array
+    turned: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the weight."""
         return self.codes.shape
 
-    def units(self) -> Array:
-        """[*weight], ŵ / step, in the type that the decoder multiplies in."""
-        wide = np.promote_types(self.step.dtype, np.float32)
-        k, bits = self.codes.astype(wide), state_bits(self.codes.ravel()).reshape(self.shape)
-        return np.asarray((k - np.clip(k, -0.5, 0)) * (1 - 2 * bits.astype(wide)))
+    @property
+    def stream(self) -> NDArray[np.int16]:
+        """[n], the codes in the order in which the state runs."""
+        return in_order(self.codes, turned=self.turned)
 
     def dequantize(self) -> Array:
         """The approximated weight, [*weight], in the dtype of the step."""
-        units = self.units()
-        return np.asarray((units * self.step.astype(units.dtype)).astype(self.step.dtype))
+        wide = np.promote_types(self.step.dtype, np.float32)
+        levels = units(self.stream, state_bits(self.stream)).astype(wide) * self.step.astype(wide)
+        return back(levels, self.shape, turned=self.turned).astype(self.step.dtype)
+
+
+def in_order(weight: Array, *, turned: bool) -> Array:
+    """The entries [n] of a weight in the order of the state, see `Trellis`."""
+    return weight.reshape(weight.shape[0], -1).T.ravel() if turned else weight.ravel()
+
+
+def back(entries: Array, shape: tuple[int, ...], *, turned: bool) -> Array:
+    """The weight [*weight] of entries [n] in the order of the state."""
+    return (entries.reshape(-1, shape[0]).T if turned else entries).reshape(shape)

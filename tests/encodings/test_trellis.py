@@ -10,19 +10,20 @@ from hypothesis import strategies as st
 
 from onnxrd import encodings
 from onnxrd.quantizers import Codebook, Trellis, state_bits
+from onnxrd.quantizers.trellis import STATES, back, in_order
 
 
 def by_recursion(codes):
-    """Q_t = Q_{t-1} + Q_{t-3} + p_{t-2}, one after the other."""
-    bits = np.zeros(len(codes) + 3, int)
+    """Q_t = Q_{t-2} + Q_{t-5} + p_{t-3}, one after the other."""
+    bits = np.zeros(len(codes) + 5, int)
     for t in range(len(codes)):
-        parity = codes[t - 2] & 1 if t >= 2 else 0
-        bits[t + 3] = (bits[t + 2] + bits[t] + parity) % 2
-    return bits[3:].astype(bool)
+        parity = codes[t - 3] & 1 if t >= 3 else 0
+        bits[t + 5] = (bits[t + 3] + bits[t] + parity) % 2
+    return bits[5:].astype(bool)
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(-9, 9), max_size=100))
+@given(st.lists(st.integers(-9, 9), max_size=200))
 def test_the_window_is_the_recursion(codes):
     codes = np.array(codes, np.int16)
     assert (state_bits(codes) == by_recursion(codes)).all()
@@ -38,10 +39,10 @@ def test_levels_are_those_of_two_grids_in_mirror_image(codes):
         assert value == 0.5 * (-level if mirrored else level)
 
 
-def test_all_eight_states_are_reached():
-    """The three bits of memory of the recursion, driven by random parities."""
-    bits = by_recursion(np.random.default_rng(0).integers(0, 2, 500)).astype(int)
-    assert len({tuple(bits[t : t + 3]) for t in range(498)}) == 8
+def test_all_states_are_reached():
+    """Five of the state's bits in a row, driven by random parities, take all values."""
+    bits = by_recursion(np.random.default_rng(0).integers(0, 2, 2000)).astype(int)
+    assert len({tuple(bits[t : t + 5]) for t in range(1990)}) == STATES
 
 
 @st.composite
@@ -52,7 +53,9 @@ def networks(draw):
         shape = tuple(draw(st.lists(st.integers(1, 12), max_size=4)))
         dtype = draw(st.sampled_from([np.float32, np.float16, np.float64]))
         codes = np.rint(rng.standard_normal(shape) * draw(st.sampled_from([0.3, 2, 20])))
-        weights[f"w{index}"] = Trellis(np.asarray(codes, np.int16), np.asarray(dtype(0.013)))
+        turned = bool(shape) and draw(st.booleans())
+        step = np.asarray(dtype(0.013))
+        weights[f"w{index}"] = Trellis(np.asarray(codes, np.int16), step, turned)
     if draw(st.booleans()):
         codes = rng.integers(0, 300, (20, 9)).astype(np.uint16)
         weights["book"] = Codebook(codes, np.arange(300, dtype=np.float32))
@@ -75,10 +78,11 @@ def test_exact_and_priced(weights, version):
 
 
 @pytest.mark.parametrize("opset", [11, 17, 21])
-def test_every_node_is_folded(opset, tmp_path):
+@pytest.mark.parametrize("turned", [False, True])
+def test_every_node_is_folded(opset, turned, tmp_path):
     rng = np.random.default_rng(1)
     codes = np.rint(rng.standard_normal((50, 40)) * 2).astype(np.int16)
-    weight = Trellis(codes, np.asarray(np.float32(0.1)))
+    weight = Trellis(codes, np.asarray(np.float32(0.1)), turned)
     original = model({"w": weight.dequantize()}, opset, 8)
     fragments = encodings.cheapest_together(
         {"w": weight}, encodings.slots(original, ["w"]), force="huffman"
@@ -86,6 +90,13 @@ def test_every_node_is_folded(opset, tmp_path):
     encodings.write(original, fragments)
     session(ir.to_proto(original).SerializeToString(), "basic", str(tmp_path / "folded.onnx"))
     assert {n.op_type for n in onnx.load(tmp_path / "folded.onnx").graph.node} == {"Mul"}
+
+
+def test_turned_means_the_first_axis_before_the_others():
+    weight = np.arange(24).reshape(3, 2, 4)
+    assert in_order(weight, turned=True).tolist()[:4] == [0, 8, 16, 1]
+    for turned in (False, True):
+        assert (back(in_order(weight, turned=turned), weight.shape, turned=turned) == weight).all()
 
 
 def test_dense_where_streams_cannot_be():

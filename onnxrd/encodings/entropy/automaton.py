@@ -159,16 +159,17 @@ _TYPES = {"float16": (1, "16"), "float32": (1, ""), "float64": (11, "64")}
 """What to multiply in (onnxruntime lacks float16 on CPUs), and how to name the function."""
 
 _TAPS = ", ".join("1" if delay in WINDOW else "0" for delay in range(PERIOD)[::-1])
-_TRELLIS = """
+_TRELLIS = (
+    """
 E = Cast<to: int = 3>(q)
 a = Constant<value = int8 {2}>()
 b = Mod(E, a)
 c = Cast<to: int = 2>(b)
 e = Constant<value = int64[3] {1, 1, -1}>()
 f = Reshape(c, e)
-g = Constant<value = uint8[1, 1, 7] {TAPS}>()
-h = ConvInteger<pads: ints = [6, 0]>(f, g)
-i = Constant<value = int64[2] {-1, 7}>()
+g = Constant<value = uint8[1, 1, PERIOD] {TAPS}>()
+h = ConvInteger<pads: ints = [LAST, 0]>(f, g)
+i = Constant<value = int64[2] {-1, PERIOD}>()
 j = Reshape(h, i)
 k = Constant<value = int32 {0}>()
 L = CumSum(j, k)
@@ -188,7 +189,18 @@ z = Reshape(x, y)
 A = Constant<value = int64[1] {0}>()
 B = ReduceProd(s)
 C = Slice(z, A, B)
-D = Reshape(C, s)""".replace("TAPS", _TAPS)
+""".replace("TAPS", _TAPS)
+    .replace("PERIOD", str(PERIOD))
+    .replace("LAST", str(PERIOD - 1))
+)
+_STRAIGHT = "D = Reshape(C, s)"
+_TURNED = """
+J = Constant<value = int64[1] {1}>()
+K = Slice(s, A, J)
+M = Concat<axis: int = 0>(y, K)
+N = Reshape(C, M)
+O = Transpose<perm: ints = [1, 0]>(N)
+D = Reshape(O, s)"""
 
 
 @cache
@@ -200,14 +212,14 @@ def scale(opset: int, dtype: str) -> onnx.FunctionProto:
 
 
 @cache
-def trellis(opset: int, dtype: str) -> onnx.FunctionProto:
-    """The function (codes [7⌈n/7⌉], step, shape) → weight, see `onnxrd.quantizers.trellis`."""
+def trellis(opset: int, dtype: str, *, turned: bool) -> onnx.FunctionProto:
+    """The function (codes [31⌈n/31⌉], step, shape) → weight, see `onnxrd.quantizers.trellis`."""
     to, suffix = _TYPES[dtype]
-    body, units = _TRELLIS, "D"
+    body, levels = _TRELLIS + (_TURNED if turned else _STRAIGHT), "D"
     if dtype == "float64":
-        body, units = f"{body}\nI = Cast<to: int = {to}>(D)", "I"
-    body += "\n" + _scaled(units, dtype)
-    return decoder(opset, f"trellis{suffix} (q, d, s) => (w)", body)
+        body, levels = f"{body}\nI = Cast<to: int = {to}>(D)", "I"
+    name = f"{'turned' if turned else 'trellis'}{suffix}"
+    return decoder(opset, f"{name} (q, d, s) => (w)", f"{body}\n{_scaled(levels, dtype)}")
 
 
 def _scaled(multiples: str, dtype: str) -> str:
