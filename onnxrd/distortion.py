@@ -266,7 +266,7 @@ def label_seed(head: Head, logits: Array, labels: Array, temperature: float = 1.
     return _unrows(head, seed / (temperature * rows.shape[1]), logits.shape)
 
 
-def regression_seed(head: Head, values: Array, directions: Array) -> Array:
+def regression_seed(values: Array, directions: Array) -> Array:
     """Cotangents √2·ε: squared gradients then estimate 2 E[∇f ∇fᵀ], eq. (5), for D ≈ ½ Σ h Δ²."""
     return np.asarray(np.sqrt(2.0) * directions).reshape(values.shape)
 

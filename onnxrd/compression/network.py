@@ -19,9 +19,6 @@ from onnxrd.importance.linear_form import LinearForm, linear_form
 
 Array = NDArray[Any]
 
-MEMORY = 3 << 29
-"""Bytes that the values between two stages may take, roughly."""
-
 LARGEST_BATCH = 32
 MOST_SAMPLES = 1024
 POSITIONS = 8192

@@ -94,7 +94,7 @@ class Estimator:
             return sampled_class_seed(head, values, uniform, self.temperature)
         signs = np.stack([g.integers(0, 2, shape, np.int8) for g in generators]) * 2.0 - 1.0
         if head.task == "regression":
-            return regression_seed(head, values, signs)
+            return regression_seed(values, signs)
         return classification_seed(head, values, signs, self.temperature)
 
     def _exact(
@@ -112,7 +112,7 @@ class Estimator:
                 direction = np.zeros((sample_count(head, values.shape), *size))
                 direction.reshape(len(direction), -1)[:, which] = 1.0
                 if head.task == "regression":
-                    seed = regression_seed(head, values, direction)
+                    seed = regression_seed(values, direction)
                 else:
                     seed = classification_seed(head, values, direction, self.temperature)
                 zeros = {h.source: np.zeros_like(sources[h.source]) for h in heads}

@@ -230,9 +230,8 @@ def _recurrent(use: Use, index: Indices) -> LinearForm:
     """The input weights [directions, gates·H, K] of LSTM, GRU and RNN; x is [T, N, K]."""
 
     def columns(x: Array, rng: np.random.Generator, most: int) -> Array:
-        return np.broadcast_to(
-            _rows_of(x, rng, most), (len(index), *_rows_of(x, rng, most).shape[1:])
-        )
+        rows = _rows_of(x, rng, most)
+        return np.broadcast_to(rows, (len(index), *rows.shape[1:]))
 
     return LinearForm(index, _name(use.node, 0), columns)
 

@@ -62,7 +62,7 @@ def finish(
     return Result(
         path,
         tuple(layers),
-        {**skipped, **_left_dense(done, layers)},
+        {**skipped, **_left_dense(done, layers, tight=bool(warnings))},
         (original.nbytes, written.nbytes),
         count_parameters(original),
         job.importance.about(),
@@ -170,9 +170,12 @@ def _rivals(quantized: Quantized, slot: encodings.Slot, chosen: str) -> dict[str
     return {f.encoding: f.nbytes for f in others if f.encoding != chosen}
 
 
-def _left_dense(weights: Iterable[Weight], layers: Sequence[Layer]) -> dict[str, str]:
+def _left_dense(
+    weights: Iterable[Weight], layers: Sequence[Layer], *, tight: bool
+) -> dict[str, str]:
     done = {layer.name for layer in layers}
-    return {w.name: "no encoding of it is smaller" for w in weights if w.name not in done}
+    why = "no encoding of it is smaller" + (" and loads in the memory allowed" if tight else "")
+    return {w.name: why for w in weights if w.name not in done}
 
 
 def _measure(job: Job, written: Model) -> Any:
