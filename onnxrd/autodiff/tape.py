@@ -150,7 +150,8 @@ class Tape(Builder):
         array = self.constant(value)
         if array is not None:
             if self.is_float(value):
-                array = array.astype(self.dtype)
+                shared = isinstance(value.const_value, ir.Tensor)
+                array = array.astype(self.dtype, copy=not shared)
             return self.const(array)
         dtype = self.trace.dtypes[value]
         tap = self.input(f"tap:{value.name}", dtype, self.shape(value))

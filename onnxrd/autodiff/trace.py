@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxrd.autodiff.lending import lend
 from onnxrd.graph.folding import independent
 from onnxrd.graph.session import DEFAULT, Runtime, Session
 
@@ -82,7 +83,9 @@ def run_trace(
         ModelError: onnxruntime cannot run the model on these inputs.
     """
     values = [v for node in model.graph for v in node.outputs if v.name]
-    session = Session(with_outputs(model, values), base=base, level="disable", runtime=runtime)
+    whole = with_outputs(model, values)
+    lent = lend(whole)
+    session = Session(whole, base=base, level="disable", runtime=runtime, lent=lent)
     chosen = {name for name, feed in feeds.items() if _is_setting(feed)}
     settings = {value for value in model.graph.inputs if value.name in chosen}
     same = independent(model.graph, shapes=False, given=settings)

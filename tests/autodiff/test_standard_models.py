@@ -61,7 +61,7 @@ def is_known(model):
         return False
     if (node.domain, node.op_type) in REVERSE.keys() | DECOMPOSITIONS.keys():
         return True
-    opset = max(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    opset = max([1, *(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))])
     return node.domain == "" and has_function_body(node.op_type, opset)
 
 

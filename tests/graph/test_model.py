@@ -244,3 +244,11 @@ def test_a_length_below_zero_means_any(tmp_path):
     data = networks.data(tmp_path / "d.npz")
     result = onnxrd.quantize(tmp_path / "m.onnx", tmp_path / "s.onnx", clusters=4, data=data)
     assert result.evaluation.samples == 40
+
+
+def test_a_weight_is_one_array_however_often_it_is_asked_for(tmp_path):
+    model = onnxrd.load_model(networks.mlp(tmp_path / "model.onnx"))
+    tensors = [value.const_value for value in model.prepared().graph.initializers.values()]
+    assert tensors
+    for tensor in tensors:
+        assert np.shares_memory(tensor.numpy(), tensor.numpy())

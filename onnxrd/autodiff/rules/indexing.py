@@ -30,7 +30,7 @@ def _gather(
     before, behind = prod(shape[:axis]), prod(shape[axis + 1 :])
     updates = t.transpose(t.reshape(dy, (before, rows, behind)), (1, 0, 2))
     added = _add_rows(t, updates, t.primal(index), rows, (shape[axis], before, behind))
-    return {0: t.reshape(t.transpose(added, (1, 0, 2)), shape)}
+    return {0: t.reshape(added if before == 1 else t.transpose(added, (1, 0, 2)), shape)}
 
 
 _SMALL = 1 << 18
@@ -44,9 +44,15 @@ def _is_unique(index: np.ndarray, length: int) -> bool:
 def _add_rows(
     t: Tape, updates: ir.Value, index: ir.Value, rows: int, shape: Sequence[int]
 ) -> ir.Value:
-    """Zeros of a shape, with updates [rows, …] added to the rows of an index."""
-    zeros = t.zeros(shape)
-    return t.op("ScatterND", zeros, t.reshape(index, (rows, 1)), updates, reduction="add")
+    """Zeros of a shape, with updates [rows, …] added to the rows of an index.
+
+    They are as large as a table of embeddings; zeros that depend on nothing would be computed
+    beforehand, and kept.
+    """
+    index = t.reshape(index, (rows, 1))
+    zero = t.mask(t.op("Less", t.slice(index, 0, 0, 1), t.slice(index, 0, 0, 1)))
+    zeros = t.op("Expand", t.reshape(zero, ()), t.ints(shape))
+    return t.op("ScatterND", zeros, index, updates, reduction="add")
 
 
 @squares(("Gather", 0))
@@ -73,7 +79,7 @@ def _embedding_squares(t: Tape, node: ir.Node, dy: ir.Value) -> ir.Value:
         rows = t.op("Mul", rows, rows)
     flat = t.reshape(rows, (t.samples * count, width))
     added = _add_rows(t, flat, token, t.samples * count, (shape[0], width))
-    return t.reshape(added, shape)
+    return added if len(shape) == 2 else t.reshape(added, shape)
 
 
 @per_sample(("Gather", 0))
