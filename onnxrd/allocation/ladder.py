@@ -37,15 +37,19 @@ class Ladder:
         """What quantizing the tensor with one of the steps costs, nats."""
         return self.curvature / 2 * self.size * float(self.errors[rung])
 
-    def at(self, slope: float) -> int:
-        """Which step to take where a bit shall save so many nats.
+    def step(self, slope: float) -> float:
+        """The step to take where a bit shall save so many nats.
 
         At high rate D = ½ h Δ²/12 and a bit halves Δ, so that -dD/dR = h Δ² ln 2 / 12. The same
         relation is kept at low rates: there the measured curve of plain rounding would have whole
         tensors pruned that error feedback can still make something of.
         """
         step = np.sqrt(12 * slope / (np.log(2) * max(self.curvature, np.finfo(np.float64).tiny)))
-        return int(np.argmin(np.abs(np.log(self.steps / step))))
+        return float(np.clip(step, self.steps[0], self.steps[-1]))
+
+    def at(self, slope: float) -> int:
+        """Which of the steps is nearest to that."""
+        return int(np.argmin(np.abs(np.log(self.steps / self.step(slope)))))
 
 
 def ladder(weight: NDArray[np.floating], curvature: float, seed: int = 0) -> Ladder:
@@ -91,7 +95,7 @@ def total_distortion(ladders: Sequence[Ladder], slope: float) -> float:
 
 def steps_at(ladders: Mapping[str, Ladder], slope: float) -> dict[str, float]:
     """The step of each tensor at a slope, nats per bit."""
-    return {name: float(one.steps[one.at(slope)]) for name, one in ladders.items()}
+    return {name: one.step(slope) for name, one in ladders.items()}
 
 
 def slope_for_bits(ladders: Sequence[Ladder], bits: float) -> float:

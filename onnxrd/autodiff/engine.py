@@ -6,6 +6,9 @@ reference. `squares` handles a batch at once: activations' cotangents stay per s
 weight's per-sample gradients are squared and summed inside the graph, so that only arrays of the
 weights' shapes leave it. It takes axis 0 of activations for the sample axis, which is an assumption
 about the network and has to be checked against the reference (`autodiff.gradients` does).
+
+Targets may also be values that the network computes; what is asked for then is the second moment of
+their cotangents.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -33,7 +36,7 @@ from onnxrd.autodiff.trace import Trace
 from onnxrd.autodiff.unroll import why_not_unrolled
 from onnxrd.graph.uses import PASSED_THROUGH
 
-Mode = Literal["gradient", "squared gradient", "squares"]
+Mode = Literal["gradient", "squared gradient", "squares", "second moment"]
 Result = TypeVar("Result")
 
 
@@ -70,6 +73,7 @@ def reverse_pass(
     mode: Mode,
     *,
     samples: int = 1,
+    axes: Mapping[str, int] | None = None,
     dtype: type = np.float32,
 ) -> ReversePass:
     """Build the reverse pass for the shapes of a trace.
@@ -77,21 +81,23 @@ def reverse_pass(
     Args:
         trace: of the network on inputs of these shapes.
         seeds: values at which cotangents come in.
-        targets: weights, as initializers of the traced graph.
+        targets: weights, as initializers of the traced graph; in mode "second moment" any values.
         mode: what to deliver for each weight: its gradient summed over the batch, the square of
-            that, or Σ_n of the squared per-sample gradients.
+            that, or Σ_n of the squared per-sample gradients. For a value, Σ g gᵀ [C, C] of its
+            cotangent along an axis of length C, summed over all other axes.
         samples: length of axis 0 of the batch.
+        axes: which axis, by name of the target (mode "second moment").
         dtype: precision of the reverse pass.
 
     Raises:
         NotBatchableError: `mode` is "squares" and a weight needs a batch of one.
     """
-    sweep = _Sweep(trace, seeds, targets, mode, Tape(trace, samples, dtype))
+    sweep = _Sweep(trace, seeds, targets, mode, Tape(trace, samples, dtype), axes or {})
     sweep.run()
     blocked = sweep.blocked
     if blocked:
         reachable = [t for t in targets if t.name not in blocked]
-        rest = reverse_pass(trace, seeds, reachable, mode, samples=samples, dtype=dtype)
+        rest = reverse_pass(trace, seeds, reachable, mode, samples=samples, axes=axes, dtype=dtype)
         return replace(rest, blocked=blocked, obstacles=sweep.obstacles)
     return sweep.close()
 
@@ -106,8 +112,9 @@ class _Sweep:
         targets: Sequence[ir.Value],
         mode: Mode,
         tape: Tape,
+        axes: Mapping[str, int],
     ) -> None:
-        self.graph = trace.model.graph
+        self.graph, self._axes = trace.model.graph, axes
         self.seeds, self.targets, self.mode, self.tape = seeds, targets, mode, tape
         self.blocked: dict[str, str] = {}
         self.obstacles: dict[ir.Node, frozenset[str]] = {}
@@ -132,11 +139,15 @@ class _Sweep:
         for target in self.targets:
             gradient = self._cotangent(target)
             if gradient is None:
-                gradient = self.tape.zeros(self.tape.shape(target))
+                shape = self.tape.shape(target)
+                width = shape[self._axes[str(target.name)]] if self.mode == "second moment" else 0
+                gradient = self.tape.zeros((width, width) if width else shape)
             elif self.mode == "squares" and target in self._shared:
                 gradient = self._squared(target, gradient)
             elif self.mode == "squared gradient":
                 gradient = self.tape.op("Mul", gradient, gradient)
+            elif self.mode == "second moment":
+                gradient = self._second_moment(target, gradient)
             outputs.append((f"grad:{target.name}", gradient))
         return ReversePass(
             self.tape.model(outputs),
@@ -236,6 +247,13 @@ class _Sweep:
         """Σ_n g_n² of per-sample gradients [N, *weight]."""
         shape = (self.tape.samples, *self.tape.shape(value))
         return self.tape.total(self.tape.op("Mul", gradients, gradients), shape)
+
+    def _second_moment(self, value: ir.Value, gradient: ir.Value) -> ir.Value:
+        """Σ g gᵀ along the target's axis."""
+        shape, axis = self.tape.shape(value), self._axes[str(value.name)] % self.tape.rank(value)
+        last = [*(i for i in range(len(shape)) if i != axis), axis]
+        rows = self.tape.reshape(self.tape.transpose(gradient, last), (-1, shape[axis]))
+        return self.tape.op("Gemm", rows, rows, transA=1)
 
     def _weights_and_moved_weights(self) -> set[ir.Value]:
         """Initializers, and what others become that only have their entries moved."""

@@ -64,7 +64,8 @@ class Gradients:
         model: prepared graph.
         base: folder of its external data.
         sources: names of the values that seeds are fed at.
-        targets: names of the weights (initializers of `model`).
+        targets: names of the weights (initializers of `model`), or of any values.
+        axes: by name, the axes of values whose second moments are asked for.
         runtime: threads and provider.
         dtype: precision of the reverse pass.
     """
@@ -76,10 +77,12 @@ class Gradients:
         sources: Sequence[str],
         targets: Sequence[str],
         *,
+        axes: Mapping[str, int] | None = None,
         runtime: Runtime = DEFAULT,
         dtype: type = np.float32,
     ) -> None:
         self._model, self._base, self._runtime, self._dtype = model, base, runtime, dtype
+        self._axes = axes
         self._sources, self._targets = list(dict.fromkeys(sources)), targets
         self._traces: dict[tuple[Any, ...], Trace] = {}
         self._blocked: dict[tuple[Any, ...], Mapping[str, str]] = {}
@@ -156,8 +159,10 @@ class Gradients:
     def _reverse_pass(self, trace: Trace, mode: Mode, feeds: Mapping[str, Array]) -> ReversePass:
         samples = next((len(feed) for feed in feeds.values() if feed.ndim), 1)
         sources = [trace.value(name) for name in self._sources]
-        targets = [trace.model.graph.initializers[name] for name in self._targets]
-        return reverse_pass(trace, sources, targets, mode, samples=samples, dtype=self._dtype)
+        targets = [trace.value(name) for name in self._targets]
+        return reverse_pass(
+            trace, sources, targets, mode, samples=samples, axes=self._axes, dtype=self._dtype
+        )
 
     def _specialise(self, trace: Trace, passes: ReversePass) -> _Specialised:
         outputs = list(dict.fromkeys((*passes.seeds, *passes.taps)))

@@ -1,6 +1,6 @@
 """The damage, measured on samples that nothing was fitted to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,14 +31,15 @@ class Damage:
     Attributes:
         distortion: mean over the samples, summed over the heads (as `Evaluation.distortion`).
         relative: the same over the mean squared norm of the outputs; for regression alone.
-        smooth: distortion at a temperature at which the network is not sure of everything. It says
-            the same with far less noise, where a few samples near a decision make up the other.
+        smooth: [N], distortion of each sample at a temperature at which the network is not sure of
+            everything. It says the same with far less noise, where a few samples near a decision
+            make up the other.
         drop: of accuracy, as a share of the samples; None without labels.
     """
 
     distortion: float
     relative: float
-    smooth: float
+    smooth: Floats
     drop: float | None
 
 
@@ -79,7 +80,7 @@ class HeldOut:
         return Damage(
             float(plain.mean()),
             float(plain.mean() / energies.mean()) if energies.size else float("nan"),
-            float(smooth.mean()),
+            smooth,
             float(drops.mean()) if drops.size else None,
         )
 
@@ -101,6 +102,26 @@ class HeldOut:
             elif batch.labels is not None:
                 drops = np.append(drops, _drops(head, old, new, batch.labels))
         return plain, smooth, energies, drops
+
+
+def best_of(damages: Sequence[Damage], bits: Sequence[float]) -> int:
+    """Which one is the best at equal rate, the first unless another is clearly better.
+
+    A bit more a weight divides damage by four. The same samples are compared, so that it is the
+    differences that have to be clear: by two standard errors.
+
+    Args:
+        damages: measured on the same samples.
+        bits: entropy of a weight, of each.
+    """
+    at_equal_rate = [d.smooth * 4 ** (rate - bits[0]) for d, rate in zip(damages, bits)]
+    best, first = 0, at_equal_rate[0]
+    for number, damage in enumerate(at_equal_rate):
+        gain = first - damage
+        clear = gain.mean() > 2 * gain.std() / np.sqrt(len(gain))
+        if clear and damage.mean() < at_equal_rate[best].mean():
+            best = number
+    return best
 
 
 def replaced(prepared: ir.Model, constants: Mapping[str, Array]) -> ir.Model:

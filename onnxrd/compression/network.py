@@ -16,13 +16,15 @@ from onnxrd.graph.session import DEFAULT, Runtime
 from onnxrd.graph.stages import Stage, Walk, cut, reads
 from onnxrd.graph.weights import Weight
 from onnxrd.importance.linear_form import LinearForm, linear_form
+from onnxrd.quantizers.feedback import SecondMoment
 
 Array = NDArray[Any]
 
 LARGEST_BATCH = 32
 MOST_SAMPLES = 1024
-POSITIONS = 8192
-"""Positions of a layer that its moments are taken over, at least; more for wide layers."""
+POSITIONS = range(1024, 8193)
+"""Positions of a layer that its moments are taken over: 32 for each of its inputs, within these
+bounds, but 8 at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,8 @@ class Layer:
     @property
     def most_positions(self) -> int:
         """How many positions its moments are taken over."""
-        return max(POSITIONS, 8 * int(self.form.index.shape[2]))
+        columns = int(self.form.index.shape[2])
+        return max(min(max(32 * columns, POSITIONS[0]), POSITIONS[-1]), 8 * columns)
 
 
 class Network:
@@ -62,6 +65,8 @@ class Network:
         scales: of the loose weights some of whose rows get a coarser grid than the others, by
             name: what `round_to_grid` takes.
         waves: layers by depth: the inputs of a wave depend on earlier waves only.
+        directions: which directions of the layers' outputs matter, by number of the layer; None
+            while that has not been looked into.
         heads: what is compared at the outputs.
         data: the samples in use, few enough to be walked side by side.
     """
@@ -84,6 +89,7 @@ class Network:
         ]
         self.loose = [w for w, form in forms if form is None]
         self.scales: dict[str, NDArray[np.int64]] = {}
+        self.directions: Mapping[int, SecondMoment] | None = None
         self.waves = _waves(prepared.graph, self.layers)
         self.data = data
 

@@ -12,13 +12,13 @@ from onnxrd.graph.weights import Weight
 from onnxrd.importance.moments import Moments
 from onnxrd.progress import Track, silent
 from onnxrd.quantizers import Codebook
-from onnxrd.quantizers.feedback import error_feedback, repaired_target, uncertainty
+from onnxrd.quantizers.feedback import SecondMoment, error_feedback, repaired_target
 from onnxrd.quantizers.grid import Integers, grid_codebook, round_to_grid
 
 Array = NDArray[Any]
 Taps = Sequence[Mapping[str, Array]]
 
-KEPT = 1 << 30
+KEPT = 5 << 28
 """Bytes that the inputs of all layers may take so that they are kept from one time to the next."""
 
 
@@ -29,10 +29,12 @@ class Method:
     Attributes:
         repair: aim at what makes good the damage that the layers before have done.
         bias: take moments about the means and fold what changes in the mean into the bias.
+        directions: feed errors back to directions of the outputs that matter less, too.
     """
 
     repair: bool = True
     bias: bool = True
+    directions: bool = False
 
 
 @dataclass
@@ -58,6 +60,16 @@ class Quantization:
     def codebook(self, name: str) -> Codebook:
         """A quantized weight."""
         return grid_codebook(self.integers[name], self.steps[name], self.dtypes[name])
+
+    @property
+    def bits(self) -> float:
+        """Entropy of a weight under a code of its tensor, mean over all weights, bits."""
+        total, size = 0.0, 0
+        for integers in self.integers.values():
+            _, counts = np.unique(integers, return_counts=True)
+            total -= float(np.sum(counts * np.log2(counts / integers.size)))
+            size += integers.size
+        return total / size
 
     def constants(self, names: Iterable[str] | None = None) -> dict[str, Array]:
         """What weights and biases hold instead of their own values, by name; all by default."""
@@ -143,9 +155,11 @@ def quantize_layer(
     centred = method.bias and bool(form.bias)
     second, cross = moments.second(centred=centred)
     matrices = form.matrices(weight.array()).astype(np.float64)
-    doubt = uncertainty(second, moments.count)
-    target = repaired_target(matrices, second, cross, doubt) if method.repair else matrices
-    integers = error_feedback(target, second, step, doubt)
+    inputs = SecondMoment.of(second, moments.count)
+    target = repaired_target(matrices, inputs, cross) if method.repair else matrices
+    known = network.directions if method.directions else None
+    outputs = known.get(layer.number) if known else None
+    integers = error_feedback(target, inputs, step, outputs)
     done.add(weight, form.weight(integers, weight.shape))
     if centred:
         x, xq = moments.means()

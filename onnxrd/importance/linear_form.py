@@ -32,12 +32,16 @@ class LinearForm:
         tap: name of the value that the layer reads.
         columns: picks inputs from an array of that value.
         bias: name of the constant [G·R] that is added to the layer's output, "" if there is none.
+        output: name of the layer's output, "" if the rows do not lie along one of its axes.
+        axis: of the output, of length G·R.
     """
 
     index: Indices
     tap: str
     columns: Columns
     bias: str = ""
+    output: str = ""
+    axis: int = -1
 
     def matrices(self, weight: Array) -> Array:
         """[G, R, K] of [*weight]."""
@@ -130,7 +134,18 @@ def _convolution(use: Use, index: Indices) -> LinearForm:
         return split.transpose(1, 0, 3, 2, 4).reshape(groups, n * positions, -1)
 
     rows = index.shape[0] // groups
-    return LinearForm(index.reshape(groups, rows, -1), _name(node, 0), columns, _constant(node, 2))
+    return LinearForm(
+        index.reshape(groups, rows, -1),
+        _name(node, 0),
+        columns,
+        _constant(node, 2),
+        output=_output(node),
+        axis=1,
+    )
+
+
+def _output(node: ir.Node) -> str:
+    return str(node.outputs[0].name)
 
 
 def _padding(
@@ -183,7 +198,12 @@ def _gemm(use: Use, index: Indices) -> LinearForm:
     fits = right and bias is not None and _own(bias)
     fits = fits and bias.const_value.size == len(matrix) and _beta(node) == 1  # type: ignore[union-attr]
     return LinearForm(
-        matrix[None], _name(node, 1 - use.slot), columns, _constant(node, 2) if fits else ""
+        matrix[None],
+        _name(node, 1 - use.slot),
+        columns,
+        _constant(node, 2) if fits else "",
+        output=_output(node),
+        axis=1 if right else 0,
     )
 
 
@@ -205,7 +225,14 @@ def _matmul(use: Use, index: Indices) -> LinearForm | None:
 
     matrix = index.T if right else index
     bias = _added(use.node.outputs[0], len(matrix)) if right else ""
-    return LinearForm(matrix[None], _name(use.node, 1 - use.slot), columns, bias)
+    return LinearForm(
+        matrix[None],
+        _name(use.node, 1 - use.slot),
+        columns,
+        bias,
+        output=_output(use.node),
+        axis=-1 if right else -2,
+    )
 
 
 def _added(output: ir.Value, rows: int) -> str:

@@ -19,7 +19,7 @@ from onnxrd.errors import ImportanceError, ModelError, SettingError
 from onnxrd.graph.model import atomic_output, load, scratch
 from onnxrd.importance import Importance
 from onnxrd.options import Options
-from onnxrd.pipeline.compress import Compressor, prepared_compressor
+from onnxrd.pipeline.compressor import Compressor, prepared_compressor
 from onnxrd.pipeline.job import PathLike, files_of
 from onnxrd.pipeline.output import finish
 from onnxrd.pipeline.rivals import Quantize, Rival, rivals, shannon_bound

@@ -4,10 +4,20 @@ With y = W x the mean squared change of a row's output is eᵀ H e, e being the 
 H = E[x xᵀ]. H = L Lᵀ-like factors turn that into a sum over columns of (what is left of an error
 once later columns have compensated for it)², and each column in turn is rounded with all earlier
 errors in mind (optimal brain surgeon, in the order of columns of GPTQ, Frantar et al. 2023).
+
+What an error at the layer's output costs differs by direction, too: with G the second moment of the
+cotangents there the damage is about tr(G E H Eᵀ) (Martens, Grosse 2015), and errors are fed back to
+the rows still to come as well (two sides, as in YAQA, Tseng et al. 2025). With Uᵀ U = H⁻¹ and
+Vᵀ V = G⁻¹, N and M being U and V with their rows over the diagonal, E = Mᵀ Δ N is what rounding
+errors Δ (each at most half a step) become, and the cost Σ_rk Δ_rk² / (V_rr U_kk)².
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from onnxrd.quantizers.tiles import round_both_sides
 
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
@@ -24,76 +34,107 @@ MOST_DAMPING = 10.0
 BLOCK = 64
 
 
-def uncertainty(second: Floats, count: int) -> Floats:
-    """How much is to be added to the diagonal of second moments because samples are few.
+@dataclass(frozen=True, eq=False)
+class SecondMoment:
+    """What errors along the rows or columns of a layer cost, from samples.
 
-    Oracle approximating shrinkage (Chen, Wiesel, Eldar, Hero 2010) mixes a share ρ of mean(diag) I
-    with 1 - ρ of the moments. Without it, error feedback hides its errors where the samples at hand
-    happen not to look.
-
-    Args:
-        second: [G, K, K].
-        count: samples that they were taken over.
-
-    Returns: [G], ρ / (1 - ρ), a share of the mean of the diagonal.
+    Attributes:
+        values: [G, K, K].
+        doubt: [G], how much is to be added to the diagonal, as a share of its mean.
     """
-    columns = second.shape[1]
-    squares = np.einsum("gkl,gkl->g", second, second)
-    trace = np.einsum("gkk->g", second) ** 2
-    spread = np.maximum(squares - trace / columns, np.finfo(np.float64).tiny)
-    few = 2 / columns
-    share = ((1 - few) * squares + trace) / ((count + 1 - few) * spread)
-    share = np.clip(share, 0, MOST_DAMPING / (1 + MOST_DAMPING))
-    return np.asarray(share / (1 - share))
+
+    values: Floats
+    doubt: Floats
+
+    @classmethod
+    def of(cls, values: Floats, count: int) -> "SecondMoment":
+        """With the doubt that so few samples leave.
+
+        Oracle approximating shrinkage (Chen, Wiesel, Eldar, Hero 2010) mixes a share ρ of
+        mean(diag) I with 1 - ρ of the moments: doubt is ρ / (1 - ρ). Without it, error feedback
+        hides its errors where the samples at hand happen not to look.
+
+        Args:
+            values: [G, K, K].
+            count: samples that they were taken over.
+        """
+        columns = values.shape[1]
+        squares = np.einsum("gkl,gkl->g", values, values)
+        trace = np.einsum("gkk->g", values) ** 2
+        spread = np.maximum(squares - trace / columns, np.finfo(np.float64).tiny)
+        few = 2 / columns
+        share = ((1 - few) * squares + trace) / ((count + 1 - few) * spread)
+        share = np.clip(share, 0, MOST_DAMPING / (1 + MOST_DAMPING))
+        return cls(values, np.asarray(share / (1 - share)))
+
+    def ridge(self, least: float) -> Floats:
+        """[G, K, K], what is added: the doubt, or a least share of the mean of the diagonal."""
+        columns = self.values.shape[1]
+        mean = np.einsum("gkk->g", self.values) / columns
+        floor = max(float(mean.max(initial=0)) * 1e-6, np.finfo(np.float64).tiny)
+        share = np.maximum(self.doubt, least) * np.maximum(mean, floor)
+        return np.asarray(share[:, None, None] * np.eye(columns))
 
 
-def repaired_target(
-    matrices: Floats, second: Floats, cross: Floats, doubt: Floats | float = 0.0
-) -> Floats:
+def repaired_target(matrices: Floats, inputs: SecondMoment, cross: Floats) -> Floats:
     """What to aim at so that the layer also makes good what the layers before it broke.
 
     min_T E|W x - T x̂|² + ρ|W - T|²  ⇒  T = W (E[x x̂ᵀ] + ρ) (E[x̂ x̂ᵀ] + ρ)⁻¹
 
     Args:
         matrices: [G, R, K], W.
-        second: [G, K, K], E[x̂ x̂ᵀ], x̂ being the inputs behind quantized layers.
+        inputs: E[x̂ x̂ᵀ], x̂ being the inputs behind quantized layers.
         cross: [G, K, K], E[x x̂ᵀ].
-        doubt: [G], see `uncertainty`.
 
     Returns: [G, R, K].
     """
-    ridge = _ridge(second, np.maximum(doubt, REPAIR_DAMPING))
+    ridge = inputs.ridge(REPAIR_DAMPING)
     left = (matrices @ (cross + ridge)).transpose(0, 2, 1)
-    target = np.linalg.solve(second + ridge, left)  # the left side is symmetric
+    target = np.linalg.solve(inputs.values + ridge, left)  # the left side is symmetric
     return np.asarray(target.transpose(0, 2, 1), np.float64)
 
 
 def error_feedback(
-    target: Floats, second: Floats, step: float, doubt: Floats | float = 0.0
+    target: Floats, inputs: SecondMoment, step: float, outputs: SecondMoment | None = None
 ) -> Integers:
     """Round a layer to multiples of a step, every error fed back to the columns still to come.
 
     Args:
         target: [G, R, K], rows to approximate.
-        second: [G, K, K], second moment of the inputs; it is damped here.
+        inputs: [G, K, K], of what the columns multiply.
         step: of the grid.
-        doubt: [G], see `uncertainty`.
+        outputs: [G, R, R], of the cotangents of the rows: errors are fed back to the rows still to
+            come, too.
 
     Returns: integers [G, R, K].
     """
-    order, factor = _ordered_factor(second, doubt)
-    rest = np.take_along_axis(target / step, order[:, None, :], axis=2).astype(np.float32)
-    spread = (factor / np.einsum("gkk->gk", factor)[:, :, None]).astype(np.float32)
-    integers = np.empty(target.shape, np.float32)
-    columns = target.shape[2]
+    order, spread = _spread(inputs)
+    rest = np.take_along_axis(target / step, order[:, None, :], axis=2)
+    if outputs is None or target.shape[1] == 1:
+        integers = _one_side(rest.astype(np.float32), spread)
+    else:
+        rows, over_rows = _spread(outputs)
+        rest = np.take_along_axis(rest, rows[:, :, None], axis=1)
+        sorted_rows = round_both_sides(rest.astype(np.float32), over_rows, spread)
+        integers = np.empty_like(sorted_rows)
+        np.put_along_axis(
+            integers, np.broadcast_to(rows[:, :, None], rest.shape), sorted_rows, axis=1
+        )
+    result = np.empty(target.shape, np.int32)
+    np.put_along_axis(result, np.broadcast_to(order[:, None, :], target.shape), integers, axis=2)
+    return result
+
+
+def _one_side(rest: Array, spread: Array) -> Array:
+    """Integers for [G, R, K] in the order of rounding; spread is [G, K, K]. Overwrites `rest`."""
+    integers = np.empty_like(rest)
+    columns = rest.shape[2]
     for start in range(0, columns, BLOCK):
         block = slice(start, min(start + BLOCK, columns))
         errors = _round_block(rest[:, :, block], spread[:, block, block], integers[:, :, block])
         if block.stop < columns:
             rest[:, :, block.stop :] -= errors @ spread[:, block, block.stop :]
-    result = np.empty(target.shape, np.int32)
-    np.put_along_axis(result, np.broadcast_to(order[:, None, :], target.shape), integers, axis=2)
-    return result
+    return integers
 
 
 def _round_block(rest: Array, spread: Array, integers: Array) -> Array:
@@ -106,24 +147,17 @@ def _round_block(rest: Array, spread: Array, integers: Array) -> Array:
     return errors
 
 
-def _ordered_factor(second: Floats, doubt: Floats | float) -> tuple[NDArray[np.intp], Floats]:
-    """Columns in the order of falling diagonal [G, K], and U with Uᵀ U = H⁻¹ in that order.
+def _spread(second: SecondMoment) -> tuple[NDArray[np.intp], Array]:
+    """The order of rounding [G, K], and how errors are spread over what comes after [G, K, K].
 
-    U is upper triangular; row j over U_jj says how the error of column j is to be spread over the
-    columns after it, and 1/U_jj² is what is left of its cost.
+    Entries go in the order of falling diagonal. U is upper triangular with Uᵀ U = H⁻¹ in that
+    order; row j over U_jj says how the error of column j is spread over the columns after it, and
+    1/U_jj² is what is left of its cost.
     """
-    damped = second + _ridge(second, np.maximum(doubt, DAMPING))
+    damped = second.values + second.ridge(DAMPING)
     order = np.argsort(-np.einsum("gkk->gk", damped), axis=1, kind="stable")
     damped = np.take_along_axis(damped, order[:, :, None], axis=1)
     damped = np.take_along_axis(damped, order[:, None, :], axis=2)
     lower = np.linalg.cholesky(damped[:, ::-1, ::-1])
     factor = np.linalg.inv(lower)[:, ::-1, ::-1]
-    return order, np.ascontiguousarray(factor)
-
-
-def _ridge(second: Floats, share: Floats) -> Floats:
-    """Shares ([G] or one for all) of the mean of the diagonal, on the diagonal."""
-    columns = second.shape[1]
-    mean = np.einsum("gkk->g", second) / columns
-    floor = max(float(mean.max(initial=0)) * 1e-6, np.finfo(np.float64).tiny)
-    return np.asarray((share * np.maximum(mean, floor))[:, None, None] * np.eye(columns))
+    return order, (factor / np.einsum("gkk->gk", factor)[:, :, None]).astype(np.float32)

@@ -23,7 +23,7 @@ import onnxruntime
 import onnxrd
 from onnxrd.allocation.ladder import slope_for_bits
 from onnxrd.evaluation import evaluate
-from onnxrd.pipeline.compress import prepared_compressor
+from onnxrd.pipeline.compressor import prepared_compressor
 
 HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "models"
@@ -83,7 +83,7 @@ def network(name, model, calib, held_out, bits, samples):
         "original": original.nbytes,
         "samples": len(next(iter(data.values()))),
         "evaluated on": evaluation.samples,
-        "method": str(compressor.method),
+        "methods": {str(rate): str(one) for rate, one in compressor.methods.items()},
         "points": points,
         "at": {
             str(value): {

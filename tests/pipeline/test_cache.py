@@ -9,7 +9,7 @@ import pytest
 import onnxrd
 from onnxrd import cache, measurement
 from onnxrd.errors import ModelError
-from onnxrd.pipeline.compress import Compressor
+from onnxrd.pipeline.compressor import Compressor
 from tests import networks
 
 COMMANDS = {

@@ -9,7 +9,7 @@ import pytest
 import onnxrd
 from onnxrd.calibration import load as load_data
 from onnxrd.evaluation import evaluate
-from onnxrd.pipeline.compress import HELD_OUT
+from onnxrd.pipeline.compressor import HELD_OUT
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 MODEL, CALIB = MODELS / "mnist_mlp.onnx", MODELS / "mnist_mlp_calib.npz"

@@ -11,7 +11,7 @@ import onnxrd
 from onnxrd import archive
 from onnxrd.calibration import load as load_data
 from onnxrd.evaluation import evaluate
-from onnxrd.pipeline.compress import HELD_OUT
+from onnxrd.pipeline.compressor import HELD_OUT
 from onnxrd.report.tables import nbytes
 from tests import networks
 from tests.documents import Document

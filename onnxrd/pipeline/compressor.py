@@ -1,0 +1,260 @@
+"""A network prepared for compression, from which points at any rate can be had."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxrd import encodings
+from onnxrd.allocation.ladder import Ladder, ladder, slope_for_bits, steps_at, total_bits
+from onnxrd.cache import remembered
+from onnxrd.calibration import Calibration
+from onnxrd.calibration import load as load_data
+from onnxrd.compression.curvature import measured_curvature
+from onnxrd.compression.directions import directions
+from onnxrd.compression.held_out import Damage, HeldOut, best_of
+from onnxrd.compression.network import MOST_SAMPLES, Network
+from onnxrd.compression.rows import row_scales
+from onnxrd.compression.sequential import Method, Quantization, Sequential
+from onnxrd.graph.model import Model, scratch
+from onnxrd.graph.weights import Weight, find_weights
+from onnxrd.importance import Importance
+from onnxrd.options import Options
+from onnxrd.pipeline.encode import encode
+from onnxrd.pipeline.job import Job, PathLike, choose, prepare
+from onnxrd.pipeline.output import finish
+from onnxrd.quantizers import Shelf
+from onnxrd.report.result import Result
+
+HELD_OUT = 0.25
+"""Share of the calibration samples that nothing is fitted to."""
+
+IMPORTANCE_SAMPLES = 512
+SENSITIVITY_SAMPLES = 256
+
+RATES = (1.5, 3.0)
+"""Bits a weight at which methods are compared; other rates take what is best at the nearest."""
+
+METHODS = (Method(), Method(bias=False), Method(repair=False), Method(directions=True))
+"""The first one is taken unless another is clearly better."""
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """One way to compress a network.
+
+    Attributes:
+        slope: nats that a bit had to save.
+        method: the tricks that were used.
+        quantization: the weights.
+        nbytes: of the file, exactly.
+        damage: on held-out samples; None where it was not asked for.
+    """
+
+    slope: float
+    method: Method
+    quantization: Quantization
+    nbytes: int
+    damage: Damage | None
+
+
+class Compressor:
+    """A network with everything prepared: each further point costs a walk or two through it.
+
+    Args:
+        job: the original, the samples to fit on, its importance.
+        prepared: the prepared graph that the weights belong to.
+        weights: those to compress.
+        skipped: the other floating-point constants with their reasons.
+        held_out: the samples to measure on.
+
+    Attributes:
+        methods: the best ones found so far, by rate.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        prepared: ir.Model,
+        weights: Sequence[Weight],
+        skipped: Mapping[str, str],
+        held_out: Calibration,
+    ) -> None:
+        assert job.data is not None
+        self.job, self.prepared, self.weights = job, prepared, weights
+        self.skipped, self.held_out_data = skipped, held_out
+        self.network = self._network(job.data, MOST_SAMPLES)
+        for weight in self.network.loose:
+            if (scales := row_scales(self.network, weight)) is not None:
+                self.network.scales[weight.name] = scales
+        self.sequential = Sequential(self.network)
+        self.methods: dict[float, Method] = {}
+        heads = tuple(self.network.heads)
+        self.held_out = HeldOut(job.model, prepared, heads, held_out, job.options.runtime)
+
+    def _network(self, data: Calibration, most: int) -> Network:
+        options = self.job.options
+        model, few = self.job.model, _first(data, most)
+        return Network(model, self.prepared, self.weights, few, options.task, options.runtime)
+
+    @cached_property
+    def ladders(self) -> dict[str, Ladder]:
+        """Rate and distortion of each tensor, with its measured curvature."""
+        guess = {w.name: ladder(self._scaled(w), self._prior[w.name]) for w in self.weights}
+        slope = slope_for_bits(list(guess.values()), 3.0)
+        predicted = {name: one.distortion(one.at(slope)) for name, one in guess.items()}
+        small = self._network(self.network.data, SENSITIVITY_SAMPLES)
+        small.scales = self.network.scales
+
+        def measured() -> Iterable[float]:
+            steps, track = steps_at(guess, slope), self.job.options.track
+            factors = measured_curvature(small, steps, predicted, track)
+            return [factors[name] for name in guess]
+
+        factors = self._remembered("curvature", measured)
+        return {
+            name: replace(one, curvature=one.curvature * factor)
+            for (name, one), factor in zip(guess.items(), factors)
+        }
+
+    def _remembered(self, kind: str, compute: Callable[[], Iterable[float]]) -> list[float]:
+        """Numbers that the target plays no part in, from the cache if they are there."""
+        options = self.job.options
+        arrays = remembered(
+            options.cache,
+            kind,
+            self.job.model,
+            [self.network.data, self.held_out_data],
+            (self._prior, options.task, options.runtime),
+            lambda: {kind: np.array(list(compute()))},
+        )
+        return [float(number) for number in arrays[kind]]
+
+    @cached_property
+    def _prior(self) -> dict[str, float]:
+        return _mean_importance(self.weights, self.job.importance)
+
+    def _scaled(self, weight: Weight) -> NDArray[Any]:
+        """A weight in units in which all its rows have the same step."""
+        scales = self.network.scales.get(weight.name)
+        return weight.array() if scales is None else weight.array() / scales
+
+    def method(self, slope: float) -> Method:
+        """The tricks that pay about there, as measured on held-out samples."""
+        size = sum(weight.size for weight in self.weights)
+        bits = total_bits(list(self.ladders.values()), slope) / size
+        rate = min(RATES, key=lambda rate: abs(math.log(rate / max(bits, 0.01))))
+        if rate not in self.methods:
+            (number,) = self._remembered(f"method at {rate} bits", lambda: self._compared(rate))
+            self.methods[rate] = METHODS[int(number)]
+        return self.methods[rate]
+
+    def _compared(self, rate: float) -> list[float]:
+        """The number of the best method, alone in a list."""
+        slope = slope_for_bits(list(self.ladders.values()), rate)
+        tried = [self._quantize(slope, method) for method in METHODS]
+        return [best_of([self.measure(one) for one in tried], [one.bits for one in tried])]
+
+    def point(self, slope: float, *, method: Method | None = None, measured: bool = True) -> Point:
+        """Quantize the network at a slope, price it and maybe measure it."""
+        method = method or self.method(slope)
+        done = self._quantize(slope, method)
+        damage = self.measure(done) if measured else None
+        return Point(slope, method, done, self.nbytes(done), damage)
+
+    def nbytes(self, done: Quantization) -> int:
+        """Bytes of the file, exactly."""
+        codebooks = {name: done.codebook(name) for name in done.integers}
+        fragments, _ = encode(self.job, codebooks, self._slots)
+        return self._file_size(fragments.values())
+
+    def _quantize(self, slope: float, method: Method) -> Quantization:
+        steps, track = steps_at(self.ladders, slope), self.job.options.track
+        if method.directions and self.network.directions is None:
+            self.network.directions = directions(self.network, self.held_out.temperature, track)
+        return self.sequential.quantize(steps, method, track)
+
+    def measure(self, done: Quantization) -> Damage:
+        """The damage on held-out samples."""
+        return self.held_out.measure(done.constants())
+
+    @cached_property
+    def _slots(self) -> dict[str, encodings.Slot]:
+        names = [weight.name for weight in self.weights]
+        return encodings.slots(self.job.model.holding(names), names)
+
+    @cached_property
+    def _file_size(self) -> encodings.FileSize:
+        return encodings.FileSize(self.job.model.holding(list(self._slots)), self._slots)
+
+    def write(
+        self, point: Point, temporary: Path, path: Path, data: Calibration | None = None
+    ) -> Result:
+        """Write, verify and measure the file of a point; see `finish`.
+
+        Args:
+            point: what to write.
+            temporary: where to write.
+            path: where the file will be.
+            data: the samples to measure on, if not those held out.
+        """
+        shelf, quantization = Shelf(scratch(temporary)), point.quantization
+        done = {w: shelf.put(quantization.codebook(w.name)) for w in self.weights}
+        return finish(
+            replace(self.job, data=data or self.held_out_data),
+            done,
+            self.skipped,
+            temporary,
+            path,
+            constants=quantization.biases,
+            methods=self._methods(point.method),
+        )
+
+    def _methods(self, method: Method) -> dict[str, str]:
+        """Of each weight, how it is quantized."""
+        feedback = "error feedback" + (" to both sides" if method.directions else "")
+        feedback += " with repair" if method.repair else ""
+        scaled = {name: ", rare rows on a coarser one" for name in self.network.scales}
+        loose = {w.name: f"rounded to a grid{scaled.get(w.name, '')}" for w in self.network.loose}
+        return loose | {layer.weight.name: feedback for layer in self.network.layers}
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the largest slope that make sense."""
+        ladders = list(self.ladders.values())
+        return slope_for_bits(ladders, 9.0), slope_for_bits(ladders, 0.02)
+
+
+def prepared_compressor(
+    original: Model, data: Any, importance: PathLike | Importance | None, options: Options
+) -> Compressor:
+    """A compressor of a model, whose importance is measured unless it is given.
+
+    Raises:
+        OnnxrdError: as for `compress`.
+    """
+    prepared = original.prepared()
+    weights, skipped = choose(original, find_weights(original, prepared), options.exclude)
+    samples = load_data(data, original.inputs, samples=options.samples, seed=options.seed)
+    fitted, held_out = samples.split(HELD_OUT, options.seed)
+    job = prepare(original, _first(fitted, IMPORTANCE_SAMPLES), importance, options)
+    return Compressor(replace(job, data=fitted), prepared, weights, skipped, held_out)
+
+
+def _first(data: Calibration, most: int) -> Calibration:
+    return data.subset(range(min(most, data.samples)))
+
+
+def _mean_importance(weights: Sequence[Weight], importance: Importance) -> dict[str, float]:
+    """Mean importance of each tensor; a tensor that nothing seems to depend on gets a little."""
+    means = {
+        w.name: float(importance.measured(w.name, w.shape).mean(dtype="float64")) for w in weights
+    }
+    floor = 1e-6 * max(means.values()) or 1.0
+    return {name: max(mean, floor) for name, mean in means.items()}

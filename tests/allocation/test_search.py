@@ -1,0 +1,55 @@
+"""The search for a slope, and the ladders that it starts from."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnxrd.allocation.ladder import ladder, slope_for_bits, steps_at
+from onnxrd.allocation.search import search
+
+
+@given(
+    st.floats(0.3, 3),
+    st.floats(-4, 4),
+    st.floats(0.01, 100),
+    st.booleans(),
+    st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_limit_on_a_power_law_is_kept_and_nearly_met(power, start, limit, rising, seed):
+    noise = np.random.default_rng(seed)
+
+    def attempt(slope):
+        value = slope ** (power if rising else -power) * math.exp(0.002 * noise.normal())
+        return value, value
+
+    trials = search(
+        attempt, math.exp(start), limit, rising=rising, within=0.03, bounds=(1e-30, 1e30)
+    )
+    kept = [t.value for t in trials if t.value <= limit]
+    assert len(trials) <= 9
+    assert max(kept) > 0.97 * limit
+
+
+def test_a_limit_out_of_reach_is_looked_for_up_to_the_bound():
+    trials = search(
+        lambda slope: (5 + slope, None), 1.0, 4.0, rising=True, within=0.03, bounds=(1e-3, 1e3)
+    )
+    assert min(t.position for t in trials) == pytest.approx(math.log(1e-3))
+    assert all(t.value > 4 for t in trials)
+
+
+def test_more_sensitive_tensors_get_finer_steps_by_the_square_root():
+    weights = np.random.default_rng(0).normal(size=5000).astype(np.float32)
+    ladders = {"low": ladder(weights, 1e-4), "high": ladder(weights, 4e-4)}
+    slope = slope_for_bits(list(ladders.values()), 3.0)
+    steps = steps_at(ladders, slope)
+    assert steps["low"] == pytest.approx(2 * steps["high"])
+    bits = []
+    for step in steps.values():
+        share = np.unique(np.rint(weights / step), return_counts=True)[1] / weights.size
+        bits.append(-(share * np.log2(share)).sum())
+    assert np.mean(bits) == pytest.approx(3.0, abs=0.1)

@@ -1,0 +1,92 @@
+"""Every linear form against the operator itself, run by onnxruntime."""
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+import onnxrd
+from onnxrd.graph.weights import find_weights
+from onnxrd.importance.linear_form import linear_form
+from tests import networks
+from tests.networks import node, normal
+
+CASES = {
+    "Conv": (
+        [node("Conv", ["x", "w", "b"], ["y"], pads=[1, 0, 2, 1], strides=[2, 1], dilations=[1, 2])],
+        {"w": normal(6, 4, 3, 2), "b": normal(6, seed=2)},
+        [3, 4, 9, 8],
+    ),
+    "Conv in groups": (
+        [node("Conv", ["x", "w"], ["y"], group=2, auto_pad="SAME_UPPER", strides=[2, 2])],
+        {"w": normal(6, 4, 3, 3)},
+        [3, 8, 7, 7],
+    ),
+    "Conv of depth": (
+        [node("Conv", ["x", "w"], ["y"], group=8, pads=[1, 1])],
+        {"w": normal(8, 1, 3)},
+        [2, 8, 12],
+    ),
+    "Gemm": (
+        [node("Gemm", ["x", "w", "b"], ["y"], transB=1)],
+        {"w": normal(16, 70), "b": normal(16, seed=2)},
+        [5, 70],
+    ),
+    "Gemm, not transposed": ([node("Gemm", ["x", "w"], ["y"])], {"w": normal(70, 16)}, [5, 70]),
+    "MatMul": (
+        [node("MatMul", ["x", "w"], ["m"]), node("Add", ["m", "b"], ["y"])],
+        {"w": normal(70, 16), "b": normal(16, seed=2)},
+        [3, 5, 70],
+    ),
+    "MatMul from the left": (
+        [node("MatMul", ["w", "x"], ["y"])],
+        {"w": normal(16, 70)},
+        [3, 70, 5],
+    ),
+    "MatMul behind Transpose": (
+        [node("Transpose", ["w"], ["t"]), node("MatMul", ["x", "t"], ["y"])],
+        {"w": normal(16, 70)},
+        [3, 5, 70],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_products_at_all_positions_are_the_outputs(case, tmp_path):
+    nodes, weights, shape = CASES[case]
+    x = normal(*shape, seed=1)
+    path = networks.save(
+        tmp_path / "m.onnx", nodes, weights, {"x": shape}, {"y": [None] * len(shape)}
+    )
+    model = onnxrd.load_model(path)
+    prepared = model.prepared()
+    (weight,) = [w for w in find_weights(model, prepared) if w.name == "w"]
+    form = linear_form(weight)
+    assert form is not None
+    assert form.tap == "x"
+    assert form.bias == ("b" if "b" in weights else "")
+    inputs = form.columns(x, np.random.default_rng(0), 1 << 30)  # [G, P, K]
+    matrices = form.matrices(weights["w"])
+    np.testing.assert_array_equal(form.weight(matrices, weights["w"].shape), weights["w"])
+    products = np.einsum("grk,gpk->pgr", matrices, inputs).reshape(inputs.shape[1], -1)
+    if form.bias:
+        products = products + weights["b"]
+    expected = np.moveaxis(output(path, x), form.axis, -1)
+    rows = expected.reshape(-1, expected.shape[-1])
+    np.testing.assert_allclose(products, rows, rtol=1e-4, atol=1e-5)
+    made = {name for one in onnx.load(path).graph.node for name in one.output}
+    assert form.output in made
+
+
+def output(path, x):
+    return ort.InferenceSession(path).run(None, {"x": x})[0]
+
+
+def test_a_weight_of_two_uses_has_none(tmp_path):
+    nodes = [node("MatMul", ["x", "w"], ["m"]), node("MatMul", ["m", "w"], ["y"])]
+    path = networks.save(
+        tmp_path / "m.onnx", nodes, {"w": normal(40, 40)}, {"x": [5, 40]}, {"y": [5, 40]}
+    )
+    model = onnxrd.load_model(path)
+    (weight,) = find_weights(model, model.prepared())
+    assert linear_form(weight) is None

@@ -1,0 +1,57 @@
+"""A walk through a network in stages says what the network says, whatever changes on the way."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+import onnxrd
+from onnxrd.calibration import load as load_data
+from onnxrd.compression.directions import directions
+from onnxrd.compression.network import Network
+from onnxrd.compression.sequential import Method, Sequential
+from onnxrd.graph.weights import find_weights
+from tests import networks
+
+
+@pytest.fixture
+def network(tmp_path):
+    model = onnxrd.load_model(networks.cnn(tmp_path / "cnn.onnx"))
+    prepared = model.prepared()
+    weights = [w for w in find_weights(model, prepared) if not w.skip]
+    data = load_data({"x": networks.normal(40, 2, 8, 8, seed=5)}, model.inputs)
+    return Network(model, prepared, weights, data)
+
+
+def test_a_walk_ends_at_the_outputs(network):
+    walk = network.walk()
+    for _ in network.waves:
+        taps = walk.advance({})
+    session = ort.InferenceSession(network.model.path)
+    taps = walk.advance({})
+    for feeds, found in zip(network.batches, taps, strict=True):
+        np.testing.assert_allclose(found["y"], session.run(["y"], feeds)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [Method(), Method(bias=False), Method(directions=True)])
+def test_fine_steps_change_next_to_nothing_and_coarse_ones_less_than_rounding(network, method):
+    network.directions = directions(network)
+    assert len(network.directions) == len(network.layers)
+    steps = {w.name: float(np.abs(w.array()).max()) / 6 for w in network.weights}
+    damages = []
+    for shrink in (100, 1):
+        fine = {name: step / shrink for name, step in steps.items()}
+        done = Sequential(network).quantize(fine, method)
+        damages.append(damage(network, done.constants()))
+    rounded = {
+        w.name: (np.rint(w.array() / steps[w.name]) * steps[w.name]).astype(np.float32)
+        for w in network.weights
+    }
+    assert damages[0] < 1e-3 * damages[1]
+    assert damages[1] < 0.8 * damage(network, rounded)
+
+
+def damage(network, constants):
+    walks = [network.walk(), network.walk()]
+    for _ in network.stages:
+        taps, changed = walks[0].advance({}), walks[1].advance(constants)
+    return np.mean([np.mean((a["y"] - b["y"]) ** 2) for a, b in zip(taps, changed, strict=True)])

@@ -1,0 +1,104 @@
+"""Error feedback against what it promises, and against independent estimators."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.covariance import oas
+
+from onnxrd.quantizers.feedback import SecondMoment, error_feedback, repaired_target
+
+STEP = 0.3
+
+
+def moment(rng, groups, size, count=400):
+    x = rng.normal(size=(groups, count, size)) @ rng.normal(size=(groups, size, size))
+    return SecondMoment.of(x.transpose(0, 2, 1) @ x / count, count)
+
+
+def cost(errors, inputs, outputs=None):
+    """tr(G E H Eᵀ)."""
+    second = np.eye(errors.shape[1])[None] if outputs is None else outputs.values
+    return np.einsum("grk,gkl,gsl,grs->", errors, inputs.values, errors, second, optimize=True)
+
+
+@given(st.integers(1, 3), st.integers(1, 70), st.integers(1, 70), st.integers(0, 99))
+@settings(max_examples=15, deadline=None)
+def test_what_is_left_of_each_error_is_a_rounding_error(groups, rows, columns, seed):
+    rng = np.random.default_rng(seed)
+    target = rng.normal(size=(groups, rows, columns))
+    inputs, outputs = moment(rng, groups, columns), moment(rng, groups, rows)
+    found = error_feedback(target, inputs, STEP, outputs)
+    errors = (found * STEP - target) / STEP
+    left, order = unit_factor(outputs)
+    errors = np.take_along_axis(errors, order[:, :, None], axis=1)
+    right, order = unit_factor(inputs)
+    errors = np.take_along_axis(errors, order[:, None, :], axis=2)
+    rounding = left.transpose(0, 2, 1) @ errors @ right
+    assert np.abs(rounding).max() <= 0.5 + 1e-3
+
+
+def unit_factor(second):
+    """M, upper triangular with ones on the diagonal, so that M D Mᵀ is the damped moment."""
+    damped = second.values + second.ridge(0.01)
+    order = np.argsort(-np.einsum("gkk->gk", damped), axis=1, kind="stable")
+    factors = []
+    for matrix, one in zip(damped, order, strict=True):
+        matrix = matrix[np.ix_(one, one)]
+        size = len(matrix)
+        factor = np.eye(size)
+        for last in range(size - 1, -1, -1):  # elimination from the last entry to the first
+            factor[:last, last] = matrix[:last, last] / matrix[last, last]
+            matrix = matrix - matrix[last, last] * np.outer(factor[:, last], factor[:, last])
+            matrix[last] = matrix[:, last] = 0
+            matrix[last, last] = 1
+        factors.append(factor)
+    return np.stack(factors), order
+
+
+def test_outputs_that_are_all_alike_change_nothing():
+    rng = np.random.default_rng(1)
+    target, inputs = rng.normal(size=(2, 45, 70)), moment(rng, 2, 70)
+    alike = SecondMoment(np.broadcast_to(np.eye(45), (2, 45, 45)), np.zeros(2))
+    found = error_feedback(target, inputs, STEP, alike)
+    np.testing.assert_array_equal(found, error_feedback(target, inputs, STEP))
+
+
+def test_each_side_lowers_the_cost():
+    rng = np.random.default_rng(2)
+    target = rng.normal(size=(1, 60, 80))
+    inputs, outputs = moment(rng, 1, 80), moment(rng, 1, 60)
+    plain = np.rint(target / STEP) * STEP
+    one = error_feedback(target, inputs, STEP) * STEP
+    both = error_feedback(target, inputs, STEP, outputs) * STEP
+    costs = [cost(found - target, inputs, outputs) for found in (plain, one, both)]
+    assert costs[1] < 0.7 * costs[0]
+    assert costs[2] < 0.7 * costs[1]
+
+
+def test_doubt_is_that_of_oracle_approximating_shrinkage():
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(80, 60)) * np.linspace(1, 3, 60)
+    _, share = oas(x, assume_centered=True)  # leaves out terms of 2/60
+    (found,) = SecondMoment.of((x.T @ x / len(x))[None], len(x)).doubt
+    assert 0.2 < share < 0.8
+    assert found / (1 + found) == pytest.approx(share, rel=2 / 60)
+
+
+def test_the_repaired_target_is_the_best_one():
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(500, 9))
+    damaged = x + 0.3 * rng.normal(size=x.shape) @ rng.normal(size=(9, 9))
+    matrices = rng.normal(size=(1, 4, 9))
+    inputs = SecondMoment((damaged.T @ damaged / 500)[None], np.zeros(1))
+    target = repaired_target(matrices, inputs, (x.T @ damaged / 500)[None])
+
+    def loss(found):
+        ridge = 0.05 * np.trace(inputs.values[0]) / 9
+        moved = np.sum((x @ matrices[0].T - damaged @ found.T) ** 2) / 500
+        return moved + ridge * np.sum((matrices[0] - found) ** 2)
+
+    least = loss(target[0])
+    assert least < loss(matrices[0])
+    for _ in range(50):
+        assert least <= loss(target[0] + 0.01 * rng.normal(size=(4, 9)))
