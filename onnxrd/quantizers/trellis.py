@@ -57,37 +57,21 @@ class Trellis:
     """A weight on two grids: ``ŵ = (1 - 2 Q) (k + ½ [k < 0]) · step``.
 
     Attributes:
-        codes: [*weight], int16: k.
+        codes: [*weight], int16: k; the state runs along the flattened weight, in row-major order.
         step: scalar of the dtype of the weight: the distance of two levels on either grid.
-        turned: the state runs along the first axis before the others; in row-major order if not.
     """
 
     codes: NDArray[np.int16]
     step: Array
-    turned: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the weight."""
         return self.codes.shape
 
-    @property
-    def stream(self) -> NDArray[np.int16]:
-        """[n], the codes in the order in which the state runs."""
-        return in_order(self.codes, turned=self.turned)
-
     def dequantize(self) -> Array:
         """The approximated weight, [*weight], in the dtype of the step."""
         wide = np.promote_types(self.step.dtype, np.float32)
-        levels = units(self.stream, state_bits(self.stream)).astype(wide) * self.step.astype(wide)
-        return back(levels, self.shape, turned=self.turned).astype(self.step.dtype)
-
-
-def in_order(weight: Array, *, turned: bool) -> Array:
-    """The entries [n] of a weight in the order of the state, see `Trellis`."""
-    return weight.reshape(weight.shape[0], -1).T.ravel() if turned else weight.ravel()
-
-
-def back(entries: Array, shape: tuple[int, ...], *, turned: bool) -> Array:
-    """The weight [*weight] of entries [n] in the order of the state."""
-    return (entries.reshape(-1, shape[0]).T if turned else entries).reshape(shape)
+        bits = state_bits(self.codes.ravel()).reshape(self.shape)
+        levels = units(self.codes, bits).astype(wide) * self.step.astype(wide)
+        return np.asarray(levels.astype(self.step.dtype))

@@ -71,7 +71,7 @@ def _decide(weights: Floats, price: Floats, bits: Floats) -> NDArray[np.int16]:
     for start in range(0, weights.size, AT_ONCE):
         some = slice(start, start + AT_ONCE)
         costs, best = branches(weights[some], price[some], bits)
-        path, _, state = cheapest_path(costs, state)
+        path, state = cheapest_path(costs, state)
         codes[some] = np.take_along_axis(best, path[None], axis=0)[0]
     return codes
 
@@ -97,19 +97,15 @@ def branches(weights: Floats, price: Floats, bits: Floats) -> tuple[Floats, NDAr
     return cost, best.astype(np.int16)
 
 
-def cheapest_path(
-    costs: Floats, start: int | None = 0, end: int | None = None
-) -> tuple[NDArray[np.uint8], int, int]:
+def cheapest_path(costs: Floats, start: int = 0) -> tuple[NDArray[np.uint8], int]:
     """The cheapest sequence of branches, nearly.
 
     Args:
         costs: [4, n], of branch 2 Q + p at each step; n > 0.
-        start: the state at the first step; None for the best.
-        end: the state behind the last one; None for the best. Given both, n is at least 5.
+        start: the state at the first step.
 
     Returns:
         branches: [n].
-        start: the state at the first step.
         end: the state behind the last one.
     """
     size = costs.shape[1]
@@ -119,23 +115,19 @@ def cheapest_path(
     padded = np.pad(costs, ((0, 0), (idle, 0)))
     steps = np.ascontiguousarray(padded.reshape(4, segments, -1).transpose(2, 0, 1))
     later, reached = _survivors(steps, start, idle)
-    ends = _ends(later, int(reached[:, -1].argmin()) if end is None else end)
+    ends = _ends(later, int(reached[:, -1].argmin()))
     path, here, each = np.empty(later.shape[::2], np.uint8), ends, np.arange(segments)
     for t in range(len(later) - 1, -1, -1):
         came = later[t, here, each]
         path[t] = _BRANCH[came, here]
         here = _FROM[came, here]
-        if t == idle:
-            first = int(here[0])
-    return path.T.ravel()[idle:], first, int(ends[-1])
+    return path.T.ravel()[idle:], int(ends[-1])
 
 
 def _ends(later: NDArray[np.uint8], end: int) -> NDArray[np.intp]:
     """[segments], the states in which they end, if the last one ends in a given one."""
     segments = np.arange(later.shape[2])
     ends = np.full(len(segments), end, np.intp)
-    if len(segments) == 1:
-        return ends
     state = np.tile(np.arange(STATES)[:, None], (1, len(segments)))
     for choice in later[::-1]:  # where each end comes from
         state = _FROM[choice[state, segments], state]
@@ -144,12 +136,12 @@ def _ends(later: NDArray[np.uint8], end: int) -> NDArray[np.intp]:
     return ends
 
 
-def _survivors(steps: Floats, start: int | None, idle: int) -> tuple[NDArray[np.uint8], Floats]:
+def _survivors(steps: Floats, start: int, idle: int) -> tuple[NDArray[np.uint8], Floats]:
     """Viterbi's forward pass through all segments.
 
     Args:
         steps: [T, 4, segments], costs of the branches.
-        start: the state in which the first segment begins, None for any.
+        start: the state in which the first segment begins.
         idle: the step at which it begins.
 
     Returns:
@@ -160,8 +152,8 @@ def _survivors(steps: Floats, start: int | None, idle: int) -> tuple[NDArray[np.
     reached = np.zeros((STATES, steps.shape[2]), np.float32)
     for t in range(-WARM if steps.shape[2] > 1 else 0, len(steps)):
         if t == idle:
-            reached[:, 0] = 0 if start is None else np.inf
-            reached[start or 0, 0] = 0
+            reached[:, 0] = np.inf
+            reached[start, 0] = 0
         costs = steps[t] if t >= 0 else np.roll(steps[t], 1, axis=1)
         first, second = reached[_FROM] + costs[_BRANCH]
         if t >= 0:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from onnxrd import encodings
 from onnxrd.quantizers import Codebook, Trellis, state_bits
-from onnxrd.quantizers.trellis import STATES, back, in_order
+from onnxrd.quantizers.trellis import STATES
 
 
 def by_recursion(codes):
@@ -53,9 +53,7 @@ def networks(draw):
         shape = tuple(draw(st.lists(st.integers(1, 12), max_size=4)))
         dtype = draw(st.sampled_from([np.float32, np.float16, np.float64]))
         codes = np.rint(rng.standard_normal(shape) * draw(st.sampled_from([0.3, 2, 20])))
-        turned = bool(shape) and draw(st.booleans())
-        step = np.asarray(dtype(0.013))
-        weights[f"w{index}"] = Trellis(np.asarray(codes, np.int16), step, turned)
+        weights[f"w{index}"] = Trellis(np.asarray(codes, np.int16), np.asarray(dtype(0.013)))
     if draw(st.booleans()):
         codes = rng.integers(0, 300, (20, 9)).astype(np.uint16)
         weights["book"] = Codebook(codes, np.arange(300, dtype=np.float32))
@@ -78,11 +76,10 @@ def test_exact_and_priced(weights, version):
 
 
 @pytest.mark.parametrize("opset", [11, 17, 21])
-@pytest.mark.parametrize("turned", [False, True])
-def test_every_node_is_folded(opset, turned, tmp_path):
+def test_every_node_is_folded(opset, tmp_path):
     rng = np.random.default_rng(1)
     codes = np.rint(rng.standard_normal((50, 40)) * 2).astype(np.int16)
-    weight = Trellis(codes, np.asarray(np.float32(0.1)), turned)
+    weight = Trellis(codes, np.asarray(np.float32(0.1)))
     original = model({"w": weight.dequantize()}, opset, 8)
     fragments = encodings.cheapest_together(
         {"w": weight}, encodings.slots(original, ["w"]), force="huffman"
@@ -90,13 +87,6 @@ def test_every_node_is_folded(opset, turned, tmp_path):
     encodings.write(original, fragments)
     session(ir.to_proto(original).SerializeToString(), "basic", str(tmp_path / "folded.onnx"))
     assert {n.op_type for n in onnx.load(tmp_path / "folded.onnx").graph.node} == {"Mul"}
-
-
-def test_turned_means_the_first_axis_before_the_others():
-    weight = np.arange(24).reshape(3, 2, 4)
-    assert in_order(weight, turned=True).tolist()[:4] == [0, 8, 16, 1]
-    for turned in (False, True):
-        assert (back(in_order(weight, turned=turned), weight.shape, turned=turned) == weight).all()
 
 
 def test_dense_where_streams_cannot_be():

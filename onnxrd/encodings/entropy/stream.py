@@ -43,7 +43,7 @@ def signed_codes(book: Book) -> NDArray[np.int16]:
     Those of a trellis are filled up with zeros to whole periods.
     """
     if isinstance(book, Trellis):
-        codes = book.stream
+        codes = book.codes.ravel()
         return np.pad(codes, (0, -len(codes) % PERIOD))
     return book.codes.ravel().astype(np.int16) - np.int16(zero_code(book.levels))
 
@@ -201,8 +201,8 @@ def _fragment(
     made = item if wide == dtype else wide.itemsize + item
     step = book.step if isinstance(book, Trellis) else spacing(book.levels)
     if isinstance(book, Trellis):
-        function = automaton.trellis(slot.opset, dtype.name, turned=book.turned)
-        load_nbytes = size * (56 + 8 * book.turned + 8 * (item == 8) + made)
+        function = automaton.trellis(slot.opset, dtype.name)
+        load_nbytes = size * (56 + 8 * (item == 8) + made)
     elif step is not None:
         function = automaton.scale(slot.opset, dtype.name)
         load_nbytes = size * (width + wide.itemsize + made)
