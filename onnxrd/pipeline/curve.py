@@ -171,6 +171,9 @@ def _drawn(files: _Files, points: int, measured_on: str) -> Curve:
         bound = shannon_bound(job.model, job.importance, weights, series[0].points[0])
     except ImportanceError as error:
         warnings.append(f"Shannon's bound is not drawn: {error}")
+    said = [w for s in series for p in s.points for w in p.result.warnings if w not in job.warnings]
+    if said:
+        warnings.append(f"{len(said)} files have warnings, the first: {said[0]}")
     if not find_spec("matplotlib"):
         warnings.append("no curve.png without matplotlib: pip install 'onnxrd[plot]'.")
     model = job.model

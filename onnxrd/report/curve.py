@@ -207,7 +207,8 @@ def curve_data(curve: Curve) -> dict[str, Any]:
 
 
 def _point_data(point: CurvePoint) -> dict[str, Any]:
-    return {**_row(point), "layers": [vars(layer) for layer in point.result.layers]}
+    layers = [vars(layer) for layer in point.result.layers]
+    return {**_row(point), "layers": layers, "warnings": point.result.warnings}
 
 
 def _row(point: CurvePoint) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def curve_page(curve: Curve) -> str:
         element("h2", "Every file"),
         *(_points(curve, series) for series in curve.series),
         element("h2", "Layer by layer"),
-        *(_details(point, point is best) for point in ours.points),
+        *(_details(point, curve.warnings, point is best) for point in ours.points),
         *_notes(best.result.skipped, curve.warnings),
         *([element("p", READING_THE_BOUND, class_="dim")] if curve.bound else []),
     )
@@ -142,10 +142,12 @@ def _points(curve: Curve, series: Series) -> Markup:
     return table(series.title, header + [">accuracy"] * labelled, rows)
 
 
-def _details(point: CurvePoint, opened: bool) -> Markup:
+def _details(point: CurvePoint, said: Sequence[str], opened: bool) -> Markup:
+    """One file of ours, with what has to be said of it alone."""
     title = f"{nbytes(point.nbytes)}, {point.summary}"
     about = element("summary", element("strong", title), f" ({point.setting})")
-    return element("details", about, _layers(point.result), open="" if opened else None)
+    own = [element("p", w) for w in point.result.warnings if w not in said]
+    return element("details", about, *own, _layers(point.result), open="" if opened else None)
 
 
 def _layers(result: Result) -> Markup:

@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 import onnxrd
+from onnxrd.pipeline import output
 from onnxrd.report.markup import element, joined
 from tests import networks
 from tests.documents import Document
@@ -122,12 +123,17 @@ def _outputs(path, batch):
 def test_only_the_report_stays_and_what_is_missing_is_said(
     model, calib, run, tmp_path, monkeypatch
 ):
+    encode = output.encode
+    monkeypatch.setattr(output, "encode", lambda *given: (encode(*given)[0], ("much to load",)))
     monkeypatch.setattr(room, "find_spec", lambda name: None)
     given = ("--data", calib, "--points", "2", "--objective", "identity")
     ran = run("curve", model, "-o", tmp_path / "out", *given)
     assert ran.code == 0
     assert "no curve.png without matplotlib" in ran.err
     assert "bound is not drawn" in ran.err
+    assert "12 files have warnings, the first: much to load" in ran.err
+    page = Document((tmp_path / "out" / "curve.html").read_text(encoding="utf8"))
+    assert page.text.count("much to load") == 1 + 2
     assert "weighted" not in ran.out
     names = sorted(file.name for file in (tmp_path / "out").iterdir())
     assert names == ["curve.csv", "curve.html", "curve.json"]
