@@ -76,8 +76,13 @@ class Fragment:
 
     @property
     def turn(self) -> int:
-        """When the weight is decoded, see `onnxrd.encodings.turns`."""
-        return max((p.turn for p in self.shared.values() if isinstance(p, Steps)), default=0)
+        """When the weight is there, see `onnxrd.encodings.turns`."""
+        return max(self.turns)
+
+    @property
+    def turns(self) -> frozenset[int]:
+        """When something of it is decoded."""
+        return frozenset({p.turn for p in self.shared.values() if isinstance(p, Steps)} or {0})
 
     @cached_property
     def nbytes(self) -> int:
@@ -256,6 +261,13 @@ class Builder:
     def include_shared(self, other: "Builder") -> None:
         """The shared parts that another builder made."""
         self._shared |= other._shared
+
+    def share_fragment(self, fragment: Fragment) -> str:
+        """All of another fragment as parts that weights share: it has a turn of its own."""
+        passing = fragment.load_nbytes - fragment.dense_nbytes
+        steps = Steps(fragment.nodes, (), passing, fragment.turn)
+        self._shared |= {**fragment.shared, **fragment.tensors, f"{fragment.output}s": steps}
+        return fragment.output
 
     def split(self, name: str, pieces: Sequence[str], sizes: Sequence[int]) -> None:
         """Cut a value along its first axis."""

@@ -53,7 +53,7 @@ def _leaner(
         ((other.nbytes - fragment.nbytes - fragment.portion) / saved, name, saved, other)
         for name, fragment in chosen.items()
         for other in table[name]
-        if fragment.turn == heaviest and (saved := needs[name] - other.load_nbytes) > 0
+        if heaviest in fragment.turns and (saved := needs[name] - other.load_nbytes) > 0
     ]
     changed: dict[str, Fragment] = {}
     left = float(excess)

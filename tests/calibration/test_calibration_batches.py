@@ -133,3 +133,24 @@ def test_settings_below_one():
         load(data, inputs).batches(0)
     with pytest.raises(SettingError, match="Give 1 or more"):
         load(data, inputs, samples=0)
+
+
+def test_a_digest_tells_samples_apart():
+    data, inputs = numbered(70, calls=False)
+    whole = load(data, inputs)
+    assert whole.digest == load({k: v.copy() for k, v in data.items()}, inputs).digest
+    assert whole.digest == whole.subset(range(70)).digest
+    swapped = {"x": data["x"][::-1].copy(), "labels": data["labels"]}
+    others = [
+        whole.subset(range(69)),
+        whole.subset(range(1, 70)),
+        whole.one_by_one(),
+        load({"x": data["x"], "labels": data["labels"][::-1].copy()}, inputs),
+        load({"x": data["x"]}, inputs),
+        load(swapped, inputs),
+        load(*numbered(70, calls=True)).subset(range(69)),
+        load(data, inputs, samples=30, seed=0),
+        load(data, inputs, samples=30, seed=1),
+    ]
+    assert len({whole.digest, *(other.digest for other in others)}) == 1 + len(others)
+    assert others[-1].digest == load(data, inputs, samples=30, seed=1).digest

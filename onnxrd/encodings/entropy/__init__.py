@@ -12,7 +12,8 @@ decoder each (`stream`, `grouping`).
 from onnxrd.encodings.encoding import Encoding
 from onnxrd.encodings.entropy.estimate import estimated_nbytes
 from onnxrd.encodings.entropy.grid import spacing
-from onnxrd.encodings.entropy.grouping import encode, entropy_coded, in_turns
+from onnxrd.encodings.entropy.grouping import encode, entropy_coded
+from onnxrd.encodings.entropy.several import in_turns
 from onnxrd.encodings.entropy.stream import NAME, accepts, shared_stream
 
 HUFFMAN = Encoding(NAME, accepts, encode)

@@ -116,27 +116,3 @@ def _best_merge(counts: NDArray[np.int64]) -> tuple[tuple[int, int], float]:
         if saved[second] > best:
             best, pair = float(saved[second]), (first, first + 1 + second)
     return pair, best
-
-
-def in_turns(
-    books: Mapping[str, Book], slots: Mapping[str, Slot], turns: int
-) -> dict[str, Fragment]:
-    """The same as `entropy_coded`, but decoded in so many turns, about as much in each.
-
-    Args:
-        books: name of the weight → its codes and levels; all accepted.
-        slots: name of the weight → its place; their model may have turns.
-        turns: from 1 to `onnxrd.encodings.turns.MOST_TURNS`.
-    """
-    size = {name: book.codes.size for name, book in books.items()}
-    alike = sorted(books, key=lambda name: float(entropy(code_counts(books[name])[0])) / size[name])
-    parts: list[dict[str, Book]] = [{} for _ in range(turns)]
-    reached, total = 0, sum(size.values())
-    for name in alike:
-        parts[(2 * reached + size[name]) * turns // (2 * total)][name] = books[name]
-        reached += size[name]
-    fragments: dict[str, Fragment] = {}
-    most = max(1, MOST_STREAMS // turns)
-    for turn, part in enumerate(part for part in parts if part):
-        fragments |= entropy_coded(part, slots, turn=turn, most=most)
-    return {name: fragments[name] for name in books}
