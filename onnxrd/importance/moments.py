@@ -8,6 +8,9 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
+ROUNDING = 10 * float(np.finfo(np.float32).eps)
+"""Share of the trace of Σ x̂ x̂ᵀ that may be the rounding of products in single precision."""
+
 
 @dataclass
 class Moments:
@@ -51,12 +54,18 @@ class Moments:
         self.xxq += square if quantized is None else original.transpose(0, 2, 1) @ other
 
     def second(self, *, centred: bool) -> tuple[Floats, Floats]:
-        """E[x̂ x̂ᵀ] and E[x x̂ᵀ], [G, K, K] each; centred: without the product of the means."""
+        """E[x̂ x̂ᵀ] and E[x x̂ᵀ], [G, K, K] each; centred: without the product of the means.
+
+        Where x̂ hardly varies the difference is little but rounding, and need not be positive
+        definite. So as much as may be rounding is added to the diagonals of both, which draws
+        what is solved with them to the identity.
+        """
         qq, xxq = self.qq / self.count, self.xxq / self.count
         if centred:
             x, xq = self.means()
-            qq = qq - xq[:, :, None] * xq[:, None, :]
-            xxq = xxq - x[:, :, None] * xq[:, None, :]
+            rounding = ROUNDING * np.einsum("gkk->g", qq)[:, None, None] * np.eye(self.columns)
+            qq = qq - xq[:, :, None] * xq[:, None, :] + rounding
+            xxq = xxq - x[:, :, None] * xq[:, None, :] + rounding
         return qq, xxq
 
     def means(self) -> tuple[Floats, Floats]:

@@ -31,6 +31,9 @@ REPAIR_DAMPING = 0.05
 
 MOST_DAMPING = 10.0
 
+LEAST_RIDGE = float(np.finfo(np.float32).tiny)
+"""Where all inputs are dead, the mean of the diagonal: one over it is still finite."""
+
 BLOCK = 64
 
 
@@ -71,7 +74,7 @@ class SecondMoment:
         """[G, K, K], what is added: the doubt, or a least share of the mean of the diagonal."""
         columns = self.values.shape[1]
         mean = np.einsum("gkk->g", self.values) / columns
-        floor = max(float(mean.max(initial=0)) * 1e-6, np.finfo(np.float64).tiny)
+        floor = max(float(mean.max(initial=0)) * 1e-6, LEAST_RIDGE)
         share = np.maximum(self.doubt, least) * np.maximum(mean, floor)
         return np.asarray(share[:, None, None] * np.eye(columns))
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.covariance import oas
 
+from onnxrd.importance.moments import Moments
 from onnxrd.quantizers.feedback import SecondMoment, error_feedback, repaired_target
 
 STEP = 0.3
@@ -102,3 +103,22 @@ def test_the_repaired_target_is_the_best_one():
     assert least < loss(matrices[0])
     for _ in range(50):
         assert least <= loss(target[0] + 0.01 * rng.normal(size=(4, 9)))
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_inputs_that_do_not_vary_behind_coarse_layers(centred, level):
+    """All weights of the layer before are rounded to zero: what is left of x̂ is its bias."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(1, 37, 24)).astype(np.float32)
+    still = (level * rng.normal(size=24)).astype(np.float32)
+    moments = Moments(1, 24)
+    moments.add(x, np.broadcast_to(still, x.shape))
+    second, cross = moments.second(centred=centred)
+    inputs = SecondMoment.of(second, moments.count)
+    matrices = rng.normal(size=(1, 4, 24))
+    target = repaired_target(matrices, inputs, cross)
+    assert np.isfinite(target).all()
+    if centred or not level:  # nothing can be made good
+        np.testing.assert_allclose(target, matrices, rtol=0.2, atol=0.2)
+    assert np.abs(error_feedback(target, inputs, STEP)).max() < 100 / STEP
