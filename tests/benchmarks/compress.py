@@ -23,6 +23,7 @@ import onnxruntime
 import onnxrd
 from onnxrd.allocation.ladder import slope_for_bits
 from onnxrd.evaluation import evaluate
+from onnxrd.graph.session import Runtime
 from onnxrd.pipeline.compressor import prepared_compressor
 
 HERE = Path(__file__).parent
@@ -47,11 +48,13 @@ def between(points, value, key):
     return None
 
 
-def network(name, model, calib, held_out, bits, samples):
+def network(name, model, calib, held_out, bits, samples, threads):
     original = onnxrd.load_model(model)
     data = arrays(calib, original, samples)
     start = time.process_time(), time.perf_counter()
-    compressor = prepared_compressor(original, data, None, onnxrd.Options(samples=None))
+    compressor = prepared_compressor(
+        original, data, None, onnxrd.Options(samples=None, runtime=Runtime(threads=threads))
+    )
     evaluation = onnxrd.load_data(arrays(held_out, original, None), original.inputs)
     ladders = list(compressor.ladders.values())
     points = []
@@ -93,6 +96,7 @@ def network(name, model, calib, held_out, bits, samples):
             }
             for value in targets
         },
+        "threads": threads,
         "processor seconds": round(time.process_time() - start[0], 1),
         "seconds": round(time.perf_counter() - start[1], 1),
         "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -104,6 +108,7 @@ def main():
     parser.add_argument("folders", nargs="*", type=Path)
     parser.add_argument("--models", action="store_true")
     parser.add_argument("--samples", type=int, default=1024)
+    parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--bits", default="1.2,1.5,2,2.5,3,3.5")
     given = parser.parse_args()
     jobs = {f.name: [f / n for n in ("model.onnx", "calib.npz", "eval.npz")] for f in given.folders}
@@ -120,7 +125,7 @@ def main():
     }
     bits = [float(b) for b in given.bits.split(",")]
     for name, files in jobs.items():
-        document["networks"][name] = network(name, *files, bits, given.samples)
+        document["networks"][name] = network(name, *files, bits, given.samples, given.threads)
         output.write_text(json.dumps(document, indent=2) + "\n")
 
 
