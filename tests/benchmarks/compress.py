@@ -4,12 +4,11 @@
 
 A folder holds model.onnx, calib.npz and eval.npz. Each network is compressed at a few rates; every
 file is written, verified, packed and run on eval.npz, which nothing is fitted to and no setting is
-chosen on. Bytes at a given damage lie between two files, on a line in logarithms. NNCodec's are
+chosen on. Bytes at a given damage are those of the line that fits the nearest files. NNCodec's are
 those of nncodec.json (reference_nncodec.py). Writes compress.json beside this one.
 """
 
 import argparse
-import itertools
 import json
 import platform
 import resource
@@ -39,13 +38,29 @@ def arrays(path, model, most):
 
 
 def between(points, value, key):
-    """Bytes at a damage, on the line through the nearest two points around it."""
-    points = sorted(points, key=lambda p: p["damage"])
-    for low, high in itertools.pairwise(points):
-        if low["damage"] <= value <= high["damage"]:
-            share = np.log(value / low["damage"]) / np.log(high["damage"] / low["damage"])
-            return round(float(np.exp((1 - share) * np.log(low[key]) + share * np.log(high[key]))))
-    return None
+    """Bytes at a damage, on the line in logarithms that fits the nearest four points best.
+
+    Damage jumps from one rounding of a network to the next; a line through two points would take
+    over the luck of these. None where the damage is not enclosed.
+    """
+    found = np.log([[p["damage"], p[key]] for p in points])
+    if not found[:, 0].min() <= np.log(value) <= found[:, 0].max():
+        return None
+    nearest = found[np.argsort(np.abs(found[:, 0] - np.log(value)))[:4]]
+    return round(float(np.exp(np.polyval(np.polyfit(*nearest.T, 1), np.log(value)))))
+
+
+def compared(name, points, regression):
+    """Bytes at equal damage, ours and NNCodec's."""
+    reference = json.loads((HERE / "nncodec.json").read_text())["networks"].get(name, {})
+    return {
+        str(value): {
+            "plain": between(points, value, "nbytes"),
+            "packed": between(points, value, "packed"),
+            "nncodec": reference.get("at", {}).get(str(value), {}).get("best"),
+        }
+        for value in TARGETS["regression" if regression else "classification"]
+    }
 
 
 def network(name, model, calib, held_out, bits, samples, threads):
@@ -80,22 +95,14 @@ def network(name, model, calib, held_out, bits, samples, threads):
                 }
             )
             print(name, rate, points[-1], packed is not None, flush=True)
-    targets = TARGETS["regression" if regression else "classification"]
-    reference = json.loads((HERE / "nncodec.json").read_text())["networks"].get(name, {})
     return {
         "original": original.nbytes,
         "samples": len(next(iter(data.values()))),
         "evaluated on": evaluation.samples,
         "methods": {str(rate): str(one) for rate, one in compressor.methods.items()},
         "points": points,
-        "at": {
-            str(value): {
-                "plain": between(points, value, "nbytes"),
-                "packed": between(points, value, "packed"),
-                "nncodec": reference.get("at", {}).get(str(value), {}).get("best"),
-            }
-            for value in targets
-        },
+        "regression": regression,
+        "at": compared(name, points, regression),
         "threads": threads,
         "processor seconds": round(time.process_time() - start[0], 1),
         "seconds": round(time.perf_counter() - start[1], 1),

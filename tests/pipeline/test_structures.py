@@ -143,3 +143,36 @@ def test_networks_in_half_precision(tmp_path, make, shape):
     assert result.evaluation.distortion == pytest.approx(result.predicted, rel=0.7)
     types = {t.data_type for t in onnx.load(result.path).graph.initializer}
     assert TensorProto.FLOAT not in types
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.BFLOAT16])
+def test_half_precision_on_grids_and_trellises(tmp_path, kind):
+    """Weights that are stored in half precision and cast where they are used."""
+    nodes = [
+        node("Cast", ["w"], ["wide"], to=TensorProto.FLOAT),
+        node("MatMul", ["x", "wide"], ["y"]),
+    ]
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    weight = networks.normal(64, 300, scale=0.1).astype(dtype)
+    tensor = helper.make_tensor("w", kind, weight.shape, weight.tobytes(), raw=True)
+    graph = helper.make_graph(
+        nodes,
+        "network",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 64])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 300])],
+        [tensor],
+    )
+    path = tmp_path / "m.onnx"
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
+    data = {"x": networks.normal(200, 64, seed=3)}
+    for name, found in {
+        "grid": onnxrd.quantize(path, tmp_path / "grid.onnx", bits=3, data=data),
+        "trellis": onnxrd.quantize(path, tmp_path / "t.onnx", bits=3, trellis=True, data=data),
+        "feedback": onnxrd.compress(
+            path, tmp_path / "f.onnx", target=onnxrd.Target("bits", 5), data=data
+        ),
+    }.items():
+        assert [layer.encoding for layer in found.layers] == ["huffman"], name
+        assert found.evaluation.distortion < 0.05

@@ -155,8 +155,10 @@ c = Reshape(r, l)"""
     return decoder(opset, "expand (s, t) => (c)", body)
 
 
-_TYPES = {"float16": (1, "16"), "float32": (1, ""), "float64": (11, "64")}
-"""What to multiply in (onnxruntime lacks float16 on CPUs), and how to name the function."""
+_TYPES = {"float16": (1, "16"), "bfloat16": (1, "b16"), "float32": (1, ""), "float64": (11, "64")}
+"""What to multiply in (onnxruntime lacks half precision on CPUs), and how to name the function."""
+
+_HALF = {"float16": 10, "bfloat16": 16}
 
 _TAPS = ", ".join("1" if delay in WINDOW else "0" for delay in range(PERIOD)[::-1])
 _TRELLIS = (
@@ -197,7 +199,7 @@ D = Reshape(C, s)""".replace("TAPS", _TAPS)
 
 @cache
 def scale(opset: int, dtype: str) -> onnx.FunctionProto:
-    """The function (codes [n], step, shape) → weight: step · code; float16 has a wider step."""
+    """The function (codes [n], step, shape) → weight: step · code, rounded."""
     to, suffix = _TYPES[dtype]
     body = f"r = Reshape(q, s)\nf = Cast<to: int = {to}>(r)\n" + _scaled("f", dtype)
     return decoder(opset, f"scale{suffix} (q, d, s) => (w)", body)
@@ -216,9 +218,9 @@ def trellis(opset: int, dtype: str) -> onnx.FunctionProto:
 
 def _scaled(multiples: str, dtype: str) -> str:
     """Multiples times the step d, in the type of the weight."""
-    if dtype != "float16":
+    if dtype not in _HALF:
         return f"w = Mul({multiples}, d)"
-    return f"G = Mul({multiples}, d)\nw = Cast<to: int = 10>(G)"
+    return f"G = Mul({multiples}, d)\nw = Cast<to: int = {_HALF[dtype]}>(G)"
 
 
 @cache

@@ -14,7 +14,7 @@ def zero_code(levels: NDArray[Any]) -> int:
 def spacing(levels: NDArray[Any]) -> NDArray[Any] | None:
     """The step, a scalar, for which every level is ``(code - zero_code) · step`` to the last bit.
 
-    None if there is none.
+    None if there is none. Half precision is multiplied in single and rounded.
 
     Args:
         levels: [L], ascending.
@@ -22,6 +22,7 @@ def spacing(levels: NDArray[Any]) -> NDArray[Any] | None:
     zero = zero_code(levels)
     if len(levels) < 2:
         return None
-    multiples = np.arange(-zero, len(levels) - zero).astype(levels.dtype)
+    wide = levels.dtype if levels.dtype == np.float64 else np.dtype(np.float32)
     nearest = levels[zero + 1] if zero + 1 < len(levels) else -levels[zero - 1]
-    return np.asarray(nearest) if np.array_equal(multiples * nearest, levels) else None
+    multiples = np.arange(-zero, len(levels) - zero).astype(wide) * nearest.astype(wide)
+    return np.asarray(nearest) if np.array_equal(multiples.astype(levels.dtype), levels) else None
