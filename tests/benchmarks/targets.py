@@ -1,10 +1,10 @@
 """Are promises kept? Sizes and damages asked for at random, and what came out.
 
-    python tests/benchmarks/targets.py [FOLDER ...] [--sizes 20] [--damages 5]
+    python tests/benchmarks/targets.py [FOLDER ...] [--models] [--sizes 20] [--damages 5]
 
-On the two networks of models/, and those of folders with model.onnx, calib.npz and eval.npz. Every
-file is written and verified; its size is that on disk. Damage is asked for on the held-out part of
-the calibration data, and measured on the evaluation data, too, which nothing has seen. Writes
+On networks of folders with model.onnx, calib.npz and eval.npz, and the two of models/. Every file
+is written and verified; its size is that on disk. Damage is asked for on the held-out part of the
+calibration data, and measured on the evaluation data, too, which nothing has seen. Writes
 targets.json beside this file.
 """
 
@@ -81,14 +81,16 @@ def network(files, sizes, damages, rng):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folders", nargs="*", type=Path)
+    parser.add_argument("--models", action="store_true")
     parser.add_argument("--sizes", type=int, default=20)
     parser.add_argument("--damages", type=int, default=5)
     given = parser.parse_args()
     ends = (".onnx", "_calib.npz", "_eval.npz")
-    jobs = {n: [MODELS / f"{n}{end}" for end in ends] for n in ("mnist_mlp", "cifar10_cnn")}
+    own = ("mnist_mlp", "cifar10_cnn") if given.models else ()
+    jobs = {n: [MODELS / f"{n}{end}" for end in ends] for n in own}
     for folder in given.folders:
         jobs[folder.name] = [folder / n for n in ("model.onnx", "calib.npz", "eval.npz")]
-    document = {"command": "python tests/benchmarks/targets.py FOLDER ...", "networks": {}}
+    document = {"command": "python tests/benchmarks/targets.py FOLDER ... --models", "networks": {}}
     for name, files in jobs.items():
         rng = np.random.default_rng(0)
         document["networks"][name] = found = network(files, given.sizes, given.damages, rng)
