@@ -19,6 +19,7 @@ import numpy as np
 
 import onnxrd
 from onnxrd.evaluation import evaluate
+from onnxrd.graph.session import Runtime
 from onnxrd.pipeline.compress import to_target
 from onnxrd.pipeline.compressor import prepared_compressor
 
@@ -39,7 +40,7 @@ def network(files, sizes, damages, rng):
     original = onnxrd.load_model(model)
     start = time.process_time()
     compressor = prepared_compressor(
-        original, arrays(calib, original), None, onnxrd.Options(threads=1)
+        original, arrays(calib, original), None, onnxrd.Options(runtime=Runtime(threads=1))
     )
     evaluation = onnxrd.load_data(arrays(held_out, original), original.inputs)
     weights = sum(weight.size for weight in compressor.weights)
