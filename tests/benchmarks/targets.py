@@ -43,7 +43,7 @@ def network(files, sizes, damages, rng):
         original, arrays(calib, original), None, onnxrd.Options(runtime=Runtime(threads=1))
     )
     evaluation = onnxrd.load_data(arrays(held_out, original), original.inputs)
-    weights = sum(weight.size for weight in compressor.weights)
+    weights = int(sum(weight.size for weight in compressor.weights))
     rows: dict[str, list] = {"sizes": [], "damages": []}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "small.onnx"
@@ -56,7 +56,7 @@ def network(files, sizes, damages, rng):
             limit = int(bits * weights / 8)
             found = ask("size", limit)
             rows["sizes"].append({"limit": limit, "bytes": found, "share": found / limit})
-        for limit in np.exp(rng.uniform(np.log(0.002), np.log(0.2), damages)):
+        for limit in np.exp(rng.uniform(np.log(0.002), np.log(0.2), damages)).tolist():
             point = to_target(compressor, onnxrd.Target("kl", limit))
             compressor.write(point, path, path)
             unseen = evaluate(original, onnxrd.load_model(path), evaluation, timed=False)
@@ -73,7 +73,7 @@ def network(files, sizes, damages, rng):
         **rows,
         "sizes kept": sum(share <= 1 for share in shares),
         "sizes within 2 %": sum(0.98 <= share <= 1 for share in shares),
-        "damages kept": sum(row["held out"] <= row["limit"] for row in rows["damages"]),
+        "damages kept": sum(bool(row["held out"] <= row["limit"]) for row in rows["damages"]),
         "processor seconds": round(time.process_time() - start, 1),
         "peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
