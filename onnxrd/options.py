@@ -34,6 +34,9 @@ class Options:
         encoding: name of the encoding to force; None for the cheapest of each weight.
         max_load_memory: bytes of memory that onnxruntime may take when it loads the output, about;
             None for 1 GiB, or four times the network in float32 if that is more.
+        keep_names: leave names of nodes and inner values, doc strings and what the exporter noted
+            down as they are. Else they are dropped or made short, see `onnxrd.graph.lean`; names of
+            inputs, outputs and weights stay in any case.
         force: write the output even if it is not smaller.
         cache: folder to keep importance in, and what else is worth it, for the next time; made if
             need be. None for none.
@@ -51,6 +54,7 @@ class Options:
     exclude: Sequence[str] = ()
     encoding: str | None = None
     max_load_memory: int | None = None
+    keep_names: bool = False
     force: bool = False
     cache: Path | None = None
     runtime: Runtime = DEFAULT

@@ -162,6 +162,13 @@ choice = _all(
         help=f"Store all weights this way: {', '.join(e.name for e in ENCODINGS)}. "
         "[default: the smallest for each]",
     ),
+    click.option(
+        "--keep-names",
+        is_flag=True,
+        help="Keep names of nodes and inner values, doc strings and the exporter's notes, for a "
+        "pipeline that goes by them. [default: short names, no notes; names of inputs, outputs and "
+        "weights stay in any case]",
+    ),
 )
 
 compression = _all(
@@ -209,6 +216,7 @@ def options(**chosen: Any) -> Options:
         exclude=chosen.get("exclude", ()),
         encoding=chosen.get("encoding"),
         max_load_memory=chosen.get("max_load_memory"),
+        keep_names=chosen.get("keep_names", False),
         force=chosen.get("force", False),
         cache=chosen["cache"],
         runtime=Runtime(chosen["threads"], chosen["provider"]),

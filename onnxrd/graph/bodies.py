@@ -22,7 +22,7 @@ def lift_from_bodies(model: ir.Model) -> None:
 
 def values_of(graph: ir.Graph) -> Iterator[ir.Value]:
     """All values that a graph makes or is given, each once."""
-    inputs = set(graph.inputs)
+    inputs = dict.fromkeys(graph.inputs)
     yield from inputs
     yield from (value for value in graph.initializers.values() if value not in inputs)
     for node in graph:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxrd.errors import ModelError
+from onnxrd.graph.folding import independent
 from onnxrd.graph.model import Model, unloaded
 from onnxrd.graph.uses import (
     COMPRESSIBLE,
@@ -105,6 +106,21 @@ def find_weights(model: Model, prepared: ir.Model | None = None) -> list[Weight]
         weights += [replace(w, skip=w.skip or reason) for w in inner]
     order = {node: position for position, node in enumerate(graph.all_nodes())}
     return sorted(weights, key=lambda w: min((order.get(u.node, -1) for u in w.uses), default=-1))
+
+
+def names_of_weights(model: Model) -> set[str]:
+    """Names by which weights are known in any version of a network.
+
+    Those of weights to compress, and of values that are computed from constants to be used as
+    weights: a file that was compressed before has these.
+    """
+    prepared = model.prepared()
+    names = {weight.name for weight in find_weights(model, prepared) if not weight.skip}
+    return names | {
+        str(value.name)
+        for value in independent(prepared.graph, shapes=True)
+        if any(role_of(Use(*use), ()) in COMPRESSIBLE for use in value.uses())
+    }
 
 
 def constants(graph: ir.Graph) -> Iterator[ir.Value]:

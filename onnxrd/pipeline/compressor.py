@@ -187,11 +187,11 @@ class Compressor:
     @cached_property
     def _slots(self) -> dict[str, encodings.Slot]:
         names = [weight.name for weight in self.weights]
-        return encodings.slots(self.job.model.holding(names), names)
+        return encodings.slots(self.job.holding(names), names)
 
     @cached_property
     def _file_size(self) -> encodings.FileSize:
-        return encodings.FileSize(self.job.model.holding(list(self._slots)), self._slots)
+        return encodings.FileSize(self.job.holding(self._slots), self._slots)
 
     def write(
         self, point: Point, temporary: Path, path: Path, data: Calibration | None = None

@@ -1,21 +1,27 @@
 """A model to compress, and what guides it: settings, data, importance."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from onnxrd import encodings
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
 from onnxrd.errors import SettingError, TargetError
+from onnxrd.graph.lean import lean
 from onnxrd.graph.model import Model
-from onnxrd.graph.weights import QUANTIZED, Weight
+from onnxrd.graph.weights import QUANTIZED, Weight, names_of_weights
 from onnxrd.importance import Importance, identity, load_importance
 from onnxrd.measurement import EIGHT_LEVELS, Quantizer, measure_importance
 from onnxrd.options import Options
 
+Array = NDArray[Any]
 PathLike = str | os.PathLike[str]
 
 
@@ -28,6 +34,34 @@ class Job:
     importance: Importance
     options: Options
     warnings: tuple[str, ...]
+
+    def holding(
+        self, weights: Iterable[str], constants: Mapping[str, Array] | None = None
+    ) -> ir.Model:
+        """A copy of the model to put encoded weights into, lean unless names are to be kept.
+
+        Args:
+            weights: names of those that it must hold itself, not its functions.
+            constants: other values for constants, by name.
+        """
+        model = self.model.holding(list(weights))
+        replace_constants(model, constants or {})
+        if not self.options.keep_names:
+            lean(model, names_of_weights(self.model))
+        return model
+
+
+def replace_constants(model: ir.Model, constants: Mapping[str, Array]) -> None:
+    """Give constants of a model other values, wherever they are held."""
+    held = encodings.Constants(model)
+    for name, array in constants.items():
+        value, tensor = held[name], ir.tensor(array)
+        node = value.producer()
+        if node is None:
+            value.const_value = tensor
+        else:
+            node.attributes["value"] = ir.AttrTensor("value", tensor)
+            node.attributes.pop("value_floats", None)
 
 
 def files_of(*inputs: Any) -> tuple[Path, ...]:

@@ -15,7 +15,7 @@ from onnxrd.evaluation import count_parameters, evaluate, example_feeds, verify
 from onnxrd.graph.model import Model, load, save, scratch
 from onnxrd.graph.weights import Weight
 from onnxrd.pipeline.encode import encode
-from onnxrd.pipeline.job import Job
+from onnxrd.pipeline.job import Job, replace_constants
 from onnxrd.quantizers import Codebook, Quantized, Trellis
 from onnxrd.report.result import Layer, Result
 
@@ -53,11 +53,11 @@ def finish(
     original = job.model
     layers, warnings = _write(job, done, constants or {}, methods or {}, temporary)
     written = load(temporary)
-    if written.nbytes >= original.nbytes and not job.options.force:
+    if not job.options.force and (not layers or written.nbytes >= original.nbytes):
         raise TargetError(
             f"the result would take {written.nbytes} bytes, the original takes "
-            f"{original.nbytes}: nothing was written. Take fewer clusters or keep less, or "
-            "insist with --force."
+            f"{original.nbytes}{'' if layers else ', and no weight became smaller'}: nothing was "
+            "written. Take fewer clusters or keep less, or insist with --force."
         )
     return Result(
         path,
@@ -84,14 +84,13 @@ def _write(
     Returns: what became of its weights, and what has to be said about it.
     """
     by_name = {weight.name: quantized for weight, quantized in done.items()}
-    smaller, dense = job.model.holding(by_name), job.model.prepared()
+    smaller, dense = job.holding(by_name, constants), job.model.prepared()
+    replace_constants(dense, constants)
     slots = encodings.slots(smaller, by_name)
     fragments, warnings = encode(job, by_name, slots)
     if job.options.encoding is None:
         fragments = {n: f for n, f in fragments.items() if f.encoding != "dense"}
     encodings.write(smaller, fragments)
-    _replace(smaller, constants)
-    _replace(dense, constants)
     save(smaller, path)
     layers = []
     for weight, quantized in done.items():
@@ -103,19 +102,6 @@ def _write(
             layers.append(replace(layer, method=method, rivals=rivals))
     _verify(job, dense, path)
     return layers, warnings
-
-
-def _replace(model: ir.Model, constants: Mapping[str, Array]) -> None:
-    """Give constants of a model other values, wherever they are held."""
-    held = encodings.Constants(model)
-    for name, array in constants.items():
-        value, tensor = held[name], ir.tensor(array)
-        node = value.producer()
-        if node is None:
-            value.const_value = tensor
-        else:
-            node.attributes["value"] = ir.AttrTensor("value", tensor)
-            node.attributes.pop("value_floats", None)
 
 
 def _dense(weight: Weight, quantized: Quantized) -> ir.LazyTensor:

@@ -108,6 +108,18 @@ def test_nothing_gained_is_refused_too(model, calib, refused, tmp_path):
     refused(3, "nothing was written", arguments=("prune", *arguments))
 
 
+@pytest.mark.parametrize("command", [("quantize",), ("prune", "--ratio", ".2")])
+def test_names_are_kept_on_demand(command, model, run, tmp_path):
+    small = tmp_path / "out.onnx"
+    for option, kept in (((), False), (("--keep-names",), True)):
+        assert run(command[0], model, "-o", small, *command[1:], *option).code == 0
+        graph = onnx.load(small).graph
+        made = {name for node in graph.node for name in node.output}
+        assert {"w0", "w1", "y"} <= made
+        assert ({"h0", "r0"} <= made) == kept
+        assert ({"b0", "b1"} <= {tensor.name for tensor in graph.initializer}) == kept
+
+
 def wrong_levels(graph, fragments):
     """`encodings.write`, with levels a little too high."""
     RIGHT(graph, fragments)

@@ -4,12 +4,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import onnxrd
 from onnxrd.calibration import load as load_data
 from onnxrd.evaluation import evaluate
-from onnxrd.pipeline.compressor import HELD_OUT
+from onnxrd.graph.model import atomic_output
+from onnxrd.pipeline.compressor import HELD_OUT, METHODS, prepared_compressor
+from tests import networks
 
 MODELS = Path(__file__).resolve().parents[2] / "models"
 MODEL, CALIB = MODELS / "mnist_mlp.onnx", MODELS / "mnist_mlp_calib.npz"
@@ -60,6 +63,22 @@ def test_fewer_bytes_for_more_damage_and_far_fewer_than_the_paper_needs(compress
     assert paper.evaluation is not None
     assert paper.evaluation.distortion > 0.003
     assert sizes[0] < 0.9 * paper.nbytes[1]
+
+
+@pytest.mark.parametrize("keep_names", [False, True])
+def test_the_price_of_a_point_is_its_file(keep_names, tmp_path):
+    original = onnxrd.load_model(networks.cnn(tmp_path / "m.onnx"))
+    data = networks.data(tmp_path / "d.npz", shape=(2, 8, 8), classes=7)
+    options = onnxrd.Options(keep_names=keep_names, force=True)
+    compressor = prepared_compressor(original, data, None, options)
+    for slope in (1e-5, 1e-3):
+        point = compressor.point(slope, method=METHODS[0], measured=False)
+        with atomic_output(tmp_path / "small.onnx") as temporary:
+            result = compressor.write(point, temporary, tmp_path / "small.onnx")
+        assert point.nbytes == result.nbytes[1] == result.path.stat().st_size
+        assert point.quantization.biases
+        made = {name for n in onnx.load(result.path).graph.node for name in n.output}
+        assert ({"a1", "r1", "p3"} <= made) == keep_names
 
 
 def test_the_same_bytes_twice(compress):

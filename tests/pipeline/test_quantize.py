@@ -112,7 +112,10 @@ def test_everything_else_is_kept(opset, ir_version, keep, tmp_path):
     proto.graph.input[0].doc_string = "digits"
     onnx.save(proto, path)
     data = networks.data(tmp_path / "d.npz")
-    result = onnxrd.quantize(path, tmp_path / "small.onnx", clusters=16, keep=keep, data=data)
+    options = onnxrd.Options(keep_names=True)
+    result = onnxrd.quantize(
+        path, tmp_path / "small.onnx", clusters=16, keep=keep, data=data, options=options
+    )
     assert len(result.layers) == 3
     small = onnx.load(result.path)
     onnx.checker.check_model(small, full_check=True)
