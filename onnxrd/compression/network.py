@@ -60,7 +60,8 @@ class Network:
         runtime: threads and provider.
 
     Attributes:
-        layers: weights that have a linear form.
+        layers: weights that have a linear form and are used in the main graph, where their inputs
+            can be had.
         loose: the other weights.
         scales: of the loose weights some of whose rows get a coarser grid than the others, by
             name: what `round_to_grid` takes.
@@ -82,7 +83,7 @@ class Network:
     ) -> None:
         self.model, self.prepared, self.weights, self.runtime = model, prepared, weights, runtime
         self.heads: Sequence[Head] = find_heads(prepared, task, sample_axis=data.sample_axis)
-        forms = [(w, linear_form(w)) for w in weights]
+        forms = [(w, linear_form(w) if self.is_main(w.uses[0].node) else None) for w in weights]
         self.layers = [
             Layer(number, w, form)
             for number, (w, form) in enumerate((w, f) for w, f in forms if f is not None)
@@ -97,6 +98,10 @@ class Network:
     def base(self) -> Any:
         """Folder of the model's external data."""
         return self.model.path.parent
+
+    def is_main(self, node: ir.Node) -> bool:
+        """Whether a node lies in no body of an If, a Loop or a Scan."""
+        return node.graph is self.prepared.graph
 
     @cached_property
     def stages(self) -> list[Stage]:

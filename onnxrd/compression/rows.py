@@ -41,7 +41,12 @@ def row_scales(network: Network, weight: Weight) -> Counts | None:
     node = uses[0].node
     axis = node.attributes.get("axis")
     indices = node.inputs[1]
-    if uses[0].moved or indices is None or (axis is not None and axis.as_int() != 0):
+    if (
+        not network.is_main(node)
+        or uses[0].moved
+        or indices is None
+        or (axis is not None and axis.as_int() != 0)
+    ):
         return None
     halves = _counts(network, indices, weight.shape[0])
     return None if halves is None else _scales(*halves)[:, None]

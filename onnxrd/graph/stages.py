@@ -5,7 +5,7 @@ before it left behind. Whoever walks looks at these values, decides what the lay
 and goes on with the new weights. A whole walk costs one forward pass.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,7 @@ def cut(model: ir.Model, taps: Sequence[Sequence[str]]) -> list[Stage]:
     pieces = []
     for names in taps:
         wanted = [main[name] for name in names]
-        nodes = sorted(_missing(wanted, done), key=order.__getitem__)
+        nodes = sorted(_missing(wanted, order.keys() - done), key=order.__getitem__)
         done.update(nodes)
         pieces.append((wanted, nodes))
     last_read: dict[ir.Value, int] = {}
@@ -92,13 +92,13 @@ def cut(model: ir.Model, taps: Sequence[Sequence[str]]) -> list[Stage]:
     return stages
 
 
-def _missing(wanted: Sequence[ir.Value], done: set[ir.Node]) -> set[ir.Node]:
-    """The nodes that compute the wanted values, without those already done."""
+def _missing(wanted: Sequence[ir.Value], left: Collection[ir.Node]) -> set[ir.Node]:
+    """The nodes that compute the wanted values, of those left; bodies go with their node."""
     nodes: set[ir.Node] = set()
     stack = list(wanted)
     while stack:
         node = stack.pop().producer()
-        if node is not None and node not in done and node not in nodes:
+        if node is not None and node in left and node not in nodes:
             nodes.add(node)
             stack.extend(reads(node))
     return nodes
@@ -161,7 +161,7 @@ def _as_array(value: Any) -> Array:
 
 
 def ready(model: ir.Model, weights: Mapping[str, Array], fed: Mapping[str, Any]) -> ir.Model:
-    """A copy that holds the weights, its inputs typed as the values that will be fed.
+    """A copy that holds the weights, its inputs of the type and rank of the values to be fed.
 
     Args:
         model: of a stage.
@@ -173,7 +173,8 @@ def ready(model: ir.Model, weights: Mapping[str, Array], fed: Mapping[str, Any])
         given = fed[str(value.name)]
         known = isinstance(given, np.ndarray)
         dtype = ir.DataType.from_numpy(given.dtype) if known else ir.DataType(given.element_type())
-        value.type, value.shape = ir.TensorType(dtype), None
+        rank = given.ndim if known else len(given.shape())
+        value.type, value.shape = ir.TensorType(dtype), ir.Shape([None] * rank)
     for name in copy.graph.initializers:
         if name in weights:
             copy.graph.initializers[name].const_value = ir.tensor(weights[name], name=name)

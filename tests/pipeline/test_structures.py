@@ -98,6 +98,45 @@ def test_a_setting_chooses_the_branch(tmp_path):
         assert h.values[name].any()
 
 
+def looking_up(path):
+    """A table of words in a branch, which is always taken."""
+    result = [helper.make_tensor_value_info("h", TensorProto.FLOAT, None)]
+    table = [numpy_helper.from_array(networks.normal(40, 16), "table")]
+    then = [node("Gather", ["table", "ids"], ["h"])]
+    other = [node("Gather", ["spare", "ids"], ["h"])]
+    branches = {
+        "then_branch": helper.make_graph(then, "then", [], result, table),
+        "else_branch": helper.make_graph(other, "else", [], result),
+    }
+    nodes = [node("If", ["yes"], ["b"], **branches), node("MatMul", ["b", "w"], ["y"])]
+    weights = {
+        "yes": np.array(True),
+        "w": networks.normal(16, 5, seed=2),
+        "spare": networks.normal(40, 16, seed=3),
+    }
+    inputs = {"ids": (TensorProto.INT32, ["N"])}
+    return networks.save(path, nodes, weights, inputs, {"y": ["N", 5]})
+
+
+@pytest.mark.parametrize(
+    ("make", "inside", "data"),
+    [
+        (scanning, "R", {"x": networks.normal(40, 4, 6)}),
+        (networks.with_branches, "inside", {"x": networks.normal(40, 12)}),
+        (looking_up, "table", {"ids": networks.rng().integers(0, 40, 60).astype(np.int32)}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_weights_within_bodies_to_a_target(make, inside, data, tmp_path):
+    path = make(tmp_path / "m.onnx")
+    target, options = onnxrd.Target("kl", 0.02), onnxrd.Options(force=True)
+    result = onnxrd.compress(
+        path, tmp_path / "small.onnx", target=target, data=data, options=options
+    )
+    assert inside in {layer.name for layer in result.layers}
+    assert 0 < result.evaluation.distortion <= 0.02
+
+
 def test_a_tied_weight_has_one_code_and_one_price(tmp_path):
     nodes = [
         node("Gather", ["table", "tokens"], ["e"]),

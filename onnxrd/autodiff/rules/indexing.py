@@ -49,7 +49,7 @@ def _add_rows(
     They are as large as a table of embeddings; zeros that depend on nothing would be computed
     beforehand, and kept.
     """
-    index = t.reshape(index, (rows, 1))
+    index = t.op("Cast", t.reshape(index, (rows, 1)), to=int(ir.DataType.INT64))
     zero = t.mask(t.op("Less", t.slice(index, 0, 0, 1), t.slice(index, 0, 0, 1)))
     zeros = t.op("Expand", t.reshape(zero, ()), t.ints(shape))
     return t.op("ScatterND", zeros, index, updates, reduction="add")

@@ -66,6 +66,8 @@ INDEXING = [
         samples_in=1,
     ),
     Case("Gather", (normal(7, 2, 3), ints(4, 4, 1)), weights=(0,), samples_in=1),
+    Case("Gather", (normal(7, 2, 3), ints(4, 4, 1).astype(np.int32)), weights=(0,), samples_in=1),
+    Case("GatherElements", (X, np.arange(60, dtype=np.int32).reshape(3, 4, 5) % 3)),
     Case("GatherElements", (X, np.arange(30).reshape(3, 2, 5) % 4 - 1), {"axis": 1}),
     Case("GatherElements", (X, np.arange(60).reshape(3, 4, 5) % 3), opset=11),
     Case("GatherND", (X, _ROWS)),
