@@ -1,4 +1,4 @@
-"""A network without what is there for people alone: long names, notes, shapes that follow."""
+"""A network without what no runtime needs: long names, notes, and what follows from the rest."""
 
 from collections.abc import Collection, Iterable, Iterator
 from itertools import chain, count, product
@@ -7,7 +7,9 @@ from string import ascii_letters, digits
 import onnx_ir as ir
 
 from onnxrd.graph.bodies import values_of
+from onnxrd.graph.defaults import drop_defaults
 from onnxrd.graph.foretold import forget_foretold
+from onnxrd.graph.settle import settle
 
 _FIRST = ascii_letters.replace("q", "")  # names of what is added begin with q, see `Slot.prefix`
 _ANNOTATION = "quant_parameter_tensor_names"  # where `onnx_ir` keeps what annotations refer to
@@ -16,15 +18,16 @@ _ANNOTATION = "quant_parameter_tensor_names"  # where `onnx_ir` keeps what annot
 def lean(model: ir.Model, keep: Collection[str]) -> None:
     """Drop what no runtime needs, in place.
 
-    Nodes lose names, doc strings and metadata, and graphs their metadata. Inner values lose their
-    types and shapes where these follow from what a node reads, and get short names, as do
-    initializers. What the model says about itself, its inputs and outputs, and all names in
-    functions stay.
+    Nodes lose names, doc strings and metadata, graphs their metadata. Values that are computed
+    lose types and shapes that follow from what a node reads. But in functions, constants are made
+    small (`settle`), attributes that are an operator's default go, and inner values and
+    initializers get short names. What the model says about itself, its inputs and outputs stay.
 
     Args:
         model: a copy, of which names and notes change.
         keep: names that stay, such as those of weights.
     """
+    settle(model, keep)
     graphs = list(model.graphs())
     functions = model.functions.values()
     bodies = chain.from_iterable(function.subgraphs() for function in functions)
@@ -34,8 +37,10 @@ def lean(model: ir.Model, keep: Collection[str]) -> None:
         scope.metadata_props.clear()
         for node in scope:
             _strip(node)
-    for graph in graphs[1:]:
-        graph.doc_string = None
+    for graph in graphs:
+        graph.doc_string = graph.doc_string if graph is model.graph else None
+        for node in graph:
+            drop_defaults(node, model.opset_imports)
     for function in functions:
         function.doc_string = None
     _rename(graphs, keep)

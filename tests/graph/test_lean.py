@@ -1,5 +1,7 @@
 """A lean network is the same network, and whatever somebody may go by is still there."""
 
+from collections import Counter
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -127,8 +129,8 @@ def leaned(model, keep=()):
 
 
 def assert_same_network(model, small, feeds):
-    before = [n.op_type for n in model.ir.graph.all_nodes()]
-    assert [n.op_type for n in small.graph.all_nodes()] == before
+    before, after = (Counter(n.op_type for n in m.graph.all_nodes()) for m in (model.ir, small))
+    assert after <= before
     base = model.path.parent
     for level in LEVELS:
         a, b = (
