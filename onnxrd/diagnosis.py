@@ -149,10 +149,11 @@ def _sums(array: Array, found: Array, measured: Array, h: Array) -> Array:
     """[5]: ½ΣmΔ², Σhŵ(w−ŵ), Σhŵ², ½ΣhΔ², ½Σhw², in double precision, some entries at a time."""
     flat = [a.reshape(-1) for a in (array, found, measured, h)]
     total = np.zeros(5)
-    for start in range(0, array.size, CHUNK):
-        w, v, m, c = (a[start : start + CHUNK].astype(np.float64) for a in flat)
-        error = w - v
-        total += (m @ error**2 / 2, c @ (v * error), c @ v**2, c @ error**2 / 2, c @ w**2 / 2)
+    with np.errstate(invalid="ignore", over="ignore"):  # of a file whose weights are not finite
+        for start in range(0, array.size, CHUNK):
+            w, v, m, c = (a[start : start + CHUNK].astype(np.float64) for a in flat)
+            error = w - v
+            total += (m @ error**2 / 2, c @ (v * error), c @ v**2, c @ error**2 / 2, c @ w**2 / 2)
     return total
 
 

@@ -19,6 +19,11 @@ def mutated(content, seed):
     return model.SerializeToString()
 
 
+def damaged(content, seed):
+    """Any file with one or a few bytes changed at random, the same for the same seed."""
+    return _bytes(bytearray(content), random.Random(seed))
+
+
 def _bytes(content, rng):
     for _ in range(rng.choice((1, 1, 2, 8, 64))):
         if not content:
