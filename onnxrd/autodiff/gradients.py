@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxrd.autodiff import tables
 from onnxrd.autodiff.engine import Mode, NotBatchableError, ReversePass, reverse_pass
 from onnxrd.autodiff.lending import lend
 from onnxrd.autodiff.lowering import lower
@@ -55,6 +56,7 @@ class _Specialised:
     passes: ReversePass
     forward: Session
     backward: Session
+    tables: Mapping[str, tuple[int, ...]]
 
 
 class Gradients:
@@ -142,12 +144,18 @@ class Gradients:
 
     def backward(self, forward: Forward, seeds: Mapping[str, Array]) -> dict[str, Array]:
         """Run the reverse pass: cotangents by source name → an array per weight, to be read."""
-        backward = self._specialised[forward.key].backward
+        pair = self._specialised[forward.key]
         cotangents: dict[str, Array] = {
             f"seed:{k}": np.asarray(v, self._dtype) for k, v in seeds.items()
         }
-        found = backward.run_values({**forward.taps, **cotangents})
-        return {name.removeprefix("grad:"): view(value) for name, value in found.items()}
+        values = pair.backward.run_values({**forward.taps, **cotangents})
+        found = {name: view(value) for name, value in values.items()}
+        return {
+            name: tables.put_together(found, name, pair.tables[name])
+            if name in pair.tables
+            else found[f"grad:{name}"]
+            for name in pair.passes.targets
+        }
 
     def release(self) -> None:
         """Drop all sessions and traces."""
@@ -167,6 +175,8 @@ class Gradients:
     def _specialise(self, trace: Trace, passes: ReversePass) -> _Specialised:
         outputs = list(dict.fromkeys((*passes.seeds, *passes.taps)))
         forward = with_outputs(trace.model, outputs)
+        shapes = {name: trace.shapes[trace.value(name)] for name in self._targets}
+        taken = tables.take_out(passes.model, shapes)
         log.debug(
             "reverse pass with %d operators, %d taps", len(passes.model.graph), len(passes.taps)
         )
@@ -174,6 +184,7 @@ class Gradients:
             passes,
             Session(forward, base=self._base, runtime=self._runtime, lent=lend(forward)),
             Session(passes.model, runtime=self._runtime, lent=lend(passes.model)),
+            {name: shapes[name] for name in taken},
         )
 
 

@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 import onnx_ir as ir
 
+from onnxrd.autodiff import tables
 from onnxrd.autodiff.attributes import get_int, get_string
 from onnxrd.autodiff.registry import Cotangents, NoRuleError, per_sample, reverse, squares
 from onnxrd.autodiff.rules.along import transposed_selection
@@ -52,7 +53,9 @@ def _add_rows(
     index = t.op("Cast", t.reshape(index, (rows, 1)), to=int(ir.DataType.INT64))
     zero = t.mask(t.op("Less", t.slice(index, 0, 0, 1), t.slice(index, 0, 0, 1)))
     zeros = t.op("Expand", t.reshape(zero, ()), t.ints(shape))
-    return t.op("ScatterND", zeros, index, updates, reduction="add")
+    added = t.op("ScatterND", zeros, index, updates, reduction="add")
+    tables.mark(added)
+    return added
 
 
 @squares(("Gather", 0))
