@@ -12,17 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.compression.held_out import softened, softening
+from onnxrd.compression.layers import gathered, quantize_layer, quantize_loose
 from onnxrd.compression.network import Network
-from onnxrd.compression.sequential import Method, Quantization, gathered, quantize_layer
+from onnxrd.compression.quantization import Method, Quantization
 from onnxrd.graph.session import Session
 from onnxrd.graph.stages import Walk, extract, ready
 from onnxrd.progress import Track, silent
-from onnxrd.quantizers.grid import round_to_grid
 
 Array = NDArray[Any]
 
 TRUST = 0.75
 """Exponent of the measured correction: noise in it would otherwise be taken for sensitivity."""
+
+
+ALONE = Method(repair=False)
+"""How each tensor is quantized for that."""
 
 
 def measured_curvature(
@@ -57,15 +61,14 @@ def _damages(network: Network, steps: Mapping[str, float]) -> Iterator[tuple[str
     temperature = softening(tuple(network.heads), outputs)
     for weight in network.loose:
         alone = Quantization(dict(steps))
-        scales = network.scales.get(weight.name)
-        alone.add(weight, round_to_grid(weight.array(), steps[weight.name], scales))
+        quantize_loose(network, weight, ALONE, alone)
         yield weight.name, _damage(network, None, alone, outputs, temperature)
     for wave in network.waves:
         taps = walk.advance({})
         for layer in wave:
             alone = Quantization(dict(steps))
             moments = gathered(layer, network.columns(layer, taps)[::2], None)
-            quantize_layer(network, layer, moments, Method(repair=False), alone)
+            quantize_layer(network, layer, moments, ALONE, alone)
             yield layer.weight.name, _damage(network, walk, alone, outputs, temperature)
 
 

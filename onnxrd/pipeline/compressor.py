@@ -20,8 +20,9 @@ from onnxrd.compression.curvature import measured_curvature
 from onnxrd.compression.directions import directions
 from onnxrd.compression.held_out import Damage, HeldOut, best_of
 from onnxrd.compression.network import MOST_SAMPLES, Network
+from onnxrd.compression.quantization import Method, Quantization
 from onnxrd.compression.rows import row_scales
-from onnxrd.compression.sequential import Method, Quantization, Sequential
+from onnxrd.compression.sequential import Sequential
 from onnxrd.graph.model import Model, scratch
 from onnxrd.graph.weights import Weight, find_weights
 from onnxrd.importance import Importance
@@ -29,7 +30,7 @@ from onnxrd.options import Options
 from onnxrd.pipeline.encode import encode
 from onnxrd.pipeline.job import Job, PathLike, choose, prepare
 from onnxrd.pipeline.output import finish
-from onnxrd.quantizers import Shelf
+from onnxrd.quantizers import Shelf, Trellis
 from onnxrd.report.result import Result
 
 HELD_OUT = 0.25
@@ -151,15 +152,22 @@ class Compressor:
         bits = total_bits(list(self.ladders.values()), slope) / size
         rate = min(RATES, key=lambda rate: abs(math.log(rate / max(bits, 0.01))))
         if rate not in self.methods:
-            (number,) = self._remembered(f"method at {rate} bits", lambda: self._compared(rate))
-            self.methods[rate] = METHODS[int(number)]
+            number, trellis = self._remembered(
+                f"method at {rate} bits", lambda: self._compared(rate)
+            )
+            self.methods[rate] = _with_trellis(METHODS[int(number)], trellis=bool(trellis))
         return self.methods[rate]
 
-    def _compared(self, rate: float) -> list[float]:
-        """The number of the best method, alone in a list."""
+    def _compared(self, rate: float) -> tuple[int, bool]:
+        """The number of the best method, and whether it had better be on trellises."""
         slope = slope_for_bits(list(self.ladders.values()), rate)
         tried = [self._quantize(slope, method) for method in METHODS]
-        return [best_of([self.measure(one) for one in tried], [one.bits for one in tried])]
+        damages = [self.measure(one) for one in tried]
+        best = best_of(damages, [one.bits for one in tried])
+        on_trellis = self._quantize(slope, _with_trellis(METHODS[best], trellis=True))
+        weights = sum(weight.size for weight in self.weights)
+        bits = [8 * self.nbytes(one) / weights for one in (on_trellis, tried[best])]
+        return best, best_of([self.measure(on_trellis), damages[best]], bits) == 0
 
     def point(self, slope: float, *, method: Method | None = None, measured: bool = True) -> Point:
         """Quantize the network at a slope, price it and maybe measure it."""
@@ -170,8 +178,7 @@ class Compressor:
 
     def nbytes(self, done: Quantization) -> int:
         """Bytes of the file, exactly."""
-        codebooks = {name: done.codebook(name) for name in done.integers}
-        fragments, _ = encode(self.job, codebooks, self._slots)
+        fragments, _ = encode(self.job, done.weights, self._slots)
         return self._file_size(fragments.values())
 
     def _quantize(self, slope: float, method: Method) -> Quantization:
@@ -205,7 +212,7 @@ class Compressor:
             data: the samples to measure on, if not those held out.
         """
         shelf, quantization = Shelf(scratch(temporary)), point.quantization
-        done = {w: shelf.put(quantization.codebook(w.name)) for w in self.weights}
+        done = {w: shelf.put(quantization.weights[w.name]) for w in self.weights}
         return finish(
             replace(self.job, data=data or self.held_out_data),
             done,
@@ -213,16 +220,21 @@ class Compressor:
             temporary,
             path,
             constants=quantization.biases,
-            methods=self._methods(point.method),
+            methods=self._methods(point),
         )
 
-    def _methods(self, method: Method) -> dict[str, str]:
+    def _methods(self, point: Point) -> dict[str, str]:
         """Of each weight, how it is quantized."""
+        method, weights = point.method, point.quantization.weights
         feedback = "error feedback" + (" to both sides" if method.directions else "")
         feedback += " with repair" if method.repair else ""
         scaled = {name: ", rare rows on a coarser one" for name in self.network.scales}
         loose = {w.name: f"rounded to a grid{scaled.get(w.name, '')}" for w in self.network.loose}
-        return loose | {layer.weight.name: feedback for layer in self.network.layers}
+        ways = loose | {layer.weight.name: feedback for layer in self.network.layers}
+        return {
+            name: _on_trellis(way) if isinstance(weights[name], Trellis) else way
+            for name, way in ways.items()
+        }
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -245,6 +257,15 @@ def prepared_compressor(
     fitted, held_out = samples.split(HELD_OUT, options.seed)
     job = prepare(original, _first(fitted, IMPORTANCE_SAMPLES), importance, options)
     return Compressor(replace(job, data=fitted), prepared, weights, skipped, held_out)
+
+
+def _on_trellis(way: str) -> str:
+    return way.replace("a grid", "a trellis") if "a grid" in way else f"{way}, on a trellis"
+
+
+def _with_trellis(method: Method, *, trellis: bool) -> Method:
+    """The same on trellises, which have errors fed back to one side only; or as it is."""
+    return replace(method, directions=False, trellis=True) if trellis else method
 
 
 def _first(data: Calibration, most: int) -> Calibration:

@@ -111,12 +111,12 @@ def error_feedback(
 
     Returns: integers [G, R, K].
     """
-    order, spread = _spread(inputs)
+    order, spread = spread_of_errors(inputs)
     rest = np.take_along_axis(target / step, order[:, None, :], axis=2)
     if outputs is None or target.shape[1] == 1:
         integers = _one_side(rest.astype(np.float32), spread)
     else:
-        rows, over_rows = _spread(outputs)
+        rows, over_rows = spread_of_errors(outputs)
         rest = np.take_along_axis(rest, rows[:, :, None], axis=1)
         sorted_rows = round_both_sides(rest.astype(np.float32), over_rows, spread)
         integers = np.empty_like(sorted_rows)
@@ -150,15 +150,20 @@ def _round_block(rest: Array, spread: Array, integers: Array) -> Array:
     return errors
 
 
-def _spread(second: SecondMoment) -> tuple[NDArray[np.intp], Array]:
+def spread_of_errors(
+    second: SecondMoment, *, common: bool = False
+) -> tuple[NDArray[np.intp], Array]:
     """The order of rounding [G, K], and how errors are spread over what comes after [G, K, K].
 
-    Entries go in the order of falling diagonal. U is upper triangular with Uᵀ U = H⁻¹ in that
-    order; row j over U_jj says how the error of column j is spread over the columns after it, and
-    1/U_jj² is what is left of its cost.
+    Entries go in the order of falling diagonal, in all groups in that of its sum if `common`. U is
+    upper triangular with Uᵀ U = H⁻¹ in that order; row j over U_jj says how the error of column j
+    is spread over the columns after it, and 1/U_jj² is what is left of its cost.
     """
     damped = second.values + second.ridge(DAMPING)
-    order = np.argsort(-np.einsum("gkk->gk", damped), axis=1, kind="stable")
+    diagonal = np.einsum("gkk->gk", damped)
+    if common:
+        diagonal = np.broadcast_to(diagonal.sum(axis=0), diagonal.shape)
+    order = np.argsort(-diagonal, axis=1, kind="stable")
     damped = np.take_along_axis(damped, order[:, :, None], axis=1)
     damped = np.take_along_axis(damped, order[:, None, :], axis=2)
     lower = np.linalg.cholesky(damped[:, ::-1, ::-1])

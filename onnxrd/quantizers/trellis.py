@@ -26,6 +26,9 @@ STATES = 32
 RECURSION = (2, 5)
 """Delays of the state bits in Q_t."""
 
+DELAYS = max(RECURSION)
+"""Steps in which any state can be reached from any other, and in which it shows."""
+
 INPUT = 3
 """Delay of the parity in Q_t."""
 
@@ -46,6 +49,18 @@ def state_bits(codes: Array) -> NDArray[np.bool_]:
     return np.asarray(sums.ravel()[: len(parities)] % 2, np.bool_)
 
 
+def lead_in(codes: Array) -> NDArray[np.int16]:
+    """[5], codes that lead from state zero to the state behind other codes [n]."""
+    wanted = _response(codes)
+    trials = (np.arange(STATES)[:, None] >> np.arange(DELAYS) & 1).astype(np.int16)
+    return next(trial for trial in trials if (_response(trial) == wanted).all())
+
+
+def _response(codes: Array) -> NDArray[np.bool_]:
+    """[5], the state bits of zeros behind codes [n]: the state itself."""
+    return state_bits(np.append(codes, np.zeros(DELAYS, codes.dtype)))[-DELAYS:]
+
+
 def units(codes: Array, bits: Array) -> NDArray[np.float32]:
     """(1 - 2 Q) (k + ½ [k < 0]) for codes k and state bits Q."""
     k = codes.astype(np.float32)
@@ -54,24 +69,48 @@ def units(codes: Array, bits: Array) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, eq=False)
 class Trellis:
-    """A weight on two grids: ``ŵ = (1 - 2 Q) (k + ½ [k < 0]) · step``.
+    """A weight on two grids: ``ŵ = (1 - 2 Q) (k + ½ [k < 0]) · step · scale``.
 
     Attributes:
-        codes: [*weight], int16: k; the state runs along the flattened weight, in row-major order.
+        codes: [*weight], int16: k.
         step: scalar of the dtype of the weight: the distance of two levels on either grid.
+        turned: the state runs along the first axis before the others; in row-major order if not.
+        scales: uint8 that broadcast to the weight, by which the step is multiplied; None for ones.
     """
 
     codes: NDArray[np.int16]
     step: Array
+    turned: bool = False
+    scales: NDArray[np.uint8] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the weight."""
         return self.codes.shape
 
+    @property
+    def stream(self) -> NDArray[np.int16]:
+        """[n], the codes in the order in which the state runs."""
+        return in_order(self.codes, turned=self.turned)
+
     def dequantize(self) -> Array:
         """The approximated weight, [*weight], in the dtype of the step."""
         wide = np.promote_types(self.step.dtype, np.float32)
-        bits = state_bits(self.codes.ravel()).reshape(self.shape)
-        levels = units(self.codes, bits).astype(wide) * self.step.astype(wide)
-        return np.asarray(levels.astype(self.step.dtype))
+        levels = units(self.stream, state_bits(self.stream)).astype(wide)
+        levels = back(levels, self.shape, turned=self.turned)
+        return np.asarray((levels * self.steps(wide)).astype(self.step.dtype))
+
+    def steps(self, wide: np.dtype[Any]) -> Array:
+        """The step of each entry; broadcasts to the weight."""
+        step = self.step.astype(wide)
+        return step if self.scales is None else np.asarray(step * self.scales.astype(wide))
+
+
+def in_order(weight: Array, *, turned: bool) -> Array:
+    """The entries [n] of a weight in the order of the state, see `Trellis`."""
+    return weight.reshape(weight.shape[0], -1).T.ravel() if turned else weight.ravel()
+
+
+def back(entries: Array, shape: tuple[int, ...], *, turned: bool) -> Array:
+    """The weight [*weight] of entries [n] in the order of the state."""
+    return (entries.reshape(-1, shape[0]).T if turned else entries).reshape(shape)

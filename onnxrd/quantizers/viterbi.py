@@ -8,12 +8,14 @@ segment hardly matters for where its cheapest paths merge, so each begins a litt
 with all states alike.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.quantizers.coded import best_step, coded, fitted_step
+from onnxrd.quantizers.grid import PRICE as GRID_PRICE
 from onnxrd.quantizers.trellis import INPUT, RECURSION, STATES, Trellis, state_bits, units
 
 Array = NDArray[Any]
@@ -32,6 +34,10 @@ PRICE = 14.0
 """Bits that the mean squared step costs, where the step is best: 1 to 4 bits, Gaussian weights."""
 
 
+INSTEAD_OF_GRID = math.sqrt(PRICE / GRID_PRICE)
+"""The best step over that of a grid where a bit is worth the same."""
+
+
 def _before() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The two states before each and the branches 2 Q + p from there: [2, 32] each."""
     recursion = sum(1 << delay - 1 for delay in RECURSION)
@@ -45,6 +51,7 @@ def _before() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 
 _FROM, _BRANCH = _before()
+_BRANCHES = _BRANCH.astype(np.uint8)
 
 
 def on_trellis(weight: Array, importance: Array, slope: float, *, coarser: float = 1.0) -> Trellis:
@@ -64,6 +71,25 @@ def on_trellis(weight: Array, importance: Array, slope: float, *, coarser: float
     return Trellis(codes, np.asarray(weight.dtype.type(step)))
 
 
+def round_to_trellis(weight: Array, step: float, scales: Array | None = None) -> Trellis:
+    """A weight on a trellis that is worth what rounding to a grid is worth, for fewer bits.
+
+    Args:
+        weight: [*weight].
+        step: of the grid that it stands in for, see `onnxrd.quantizers.grid.round_to_grid`.
+        scales: by which factor the steps of some entries are larger, of 1…255; broadcast to the
+            weight.
+    """
+    even = np.asarray(weight, np.float32)
+    if scales is not None:
+        even = np.divide(even, scales, dtype=np.float32)
+        scales = scales.astype(np.uint8)
+    step *= INSTEAD_OF_GRID
+    price = step * step / (2 * PRICE)
+    codes = coded(even, np.ones(even.shape, np.float32), price, step, _decide)
+    return Trellis(codes, np.asarray(weight.dtype.type(step)), scales=scales)
+
+
 def _decide(weights: Floats, price: Floats, bits: Floats) -> NDArray[np.int16]:
     """Codes on the cheapest path, see `onnxrd.quantizers.coded.Decide`."""
     codes = np.empty(weights.size, np.int16)
@@ -71,7 +97,7 @@ def _decide(weights: Floats, price: Floats, bits: Floats) -> NDArray[np.int16]:
     for start in range(0, weights.size, AT_ONCE):
         some = slice(start, start + AT_ONCE)
         costs, best = branches(weights[some], price[some], bits)
-        path, state = cheapest_path(costs, state)
+        path, _, state = cheapest_path(costs, state)
         codes[some] = np.take_along_axis(best, path[None], axis=0)[0]
     return codes
 
@@ -97,68 +123,91 @@ def branches(weights: Floats, price: Floats, bits: Floats) -> tuple[Floats, NDAr
     return cost, best.astype(np.int16)
 
 
-def cheapest_path(costs: Floats, start: int = 0) -> tuple[NDArray[np.uint8], int]:
+def cheapest_path(
+    costs: Floats, start: int | None = 0, end: int | None = None, *, segment: int = SEGMENT
+) -> tuple[NDArray[np.uint8], int, int]:
     """The cheapest sequence of branches, nearly.
 
     Args:
         costs: [4, n], of branch 2 Q + p at each step; n > 0.
-        start: the state at the first step.
+        start: the state at the first step; None for the best.
+        end: the state behind the last one; None for the best. Given both, n is at least 5.
+        segment: steps of a segment, about.
 
     Returns:
         branches: [n].
+        start: the state at the first step.
         end: the state behind the last one.
     """
     size = costs.shape[1]
-    length = -(-size // max(1, round(size / SEGMENT)))
+    length = -(-size // max(1, round(size / segment)))
     segments = -(-size // length)
     idle = segments * length - size  # steps that the first segment has too many
     padded = np.pad(costs, ((0, 0), (idle, 0)))
     steps = np.ascontiguousarray(padded.reshape(4, segments, -1).transpose(2, 0, 1))
-    later, reached = _survivors(steps, start, idle)
-    ends = _ends(later, int(reached[:, -1].argmin()))
-    path, here, each = np.empty(later.shape[::2], np.uint8), ends, np.arange(segments)
+    later, reached = _survivors(steps, start, idle, min(WARM, 3 * segment // 4))
+    if end is None:
+        end = int(reached[:, -1].argmin())
+    branches, starts = _traced(later, idle)
+    ends = np.full(segments, end, np.intp)
+    for number in range(segments - 1, 0, -1):
+        ends[number - 1] = starts[ends[number], number]
+    path = branches[:, ends, np.arange(segments)]
+    return path.T.ravel()[idle:], int(starts[ends[0], 0]), end
+
+
+def _traced(later: NDArray[np.uint8], idle: int) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    """All survivors back from all ends: their branches [T, 32, segments], starts [32, segments].
+
+    Args:
+        later: see `_survivors`.
+        idle: the step at which the first segment begins.
+    """
+    segments = later.shape[2]
+    each = np.arange(segments)
+    branches = np.empty(later.shape, np.uint8)
+    state = np.repeat(np.arange(STATES)[:, None], segments, axis=1)
     for t in range(len(later) - 1, -1, -1):
-        came = later[t, here, each]
-        path[t] = _BRANCH[came, here]
-        here = _FROM[came, here]
-    return path.T.ravel()[idle:], int(ends[-1])
+        taken = later[t].take(state * segments + each) * np.intp(STATES) + state
+        _BRANCHES.take(taken, out=branches[t], mode="clip")
+        if t >= idle:
+            state = _FROM.take(taken)
+        else:
+            state[:, 1:] = _FROM.take(taken[:, 1:])
+    return branches, state
 
 
-def _ends(later: NDArray[np.uint8], end: int) -> NDArray[np.intp]:
-    """[segments], the states in which they end, if the last one ends in a given one."""
-    segments = np.arange(later.shape[2])
-    ends = np.full(len(segments), end, np.intp)
-    state = np.tile(np.arange(STATES)[:, None], (1, len(segments)))
-    for choice in later[::-1]:  # where each end comes from
-        state = _FROM[choice[state, segments], state]
-    for segment in segments[:0:-1]:
-        ends[segment - 1] = state[ends[segment], segment]
-    return ends
-
-
-def _survivors(steps: Floats, start: int, idle: int) -> tuple[NDArray[np.uint8], Floats]:
+def _survivors(
+    steps: Floats, start: int | None, idle: int, warm: int
+) -> tuple[NDArray[np.uint8], Floats]:
     """Viterbi's forward pass through all segments.
 
     Args:
         steps: [T, 4, segments], costs of the branches.
-        start: the state in which the first segment begins.
+        start: the state in which the first segment begins, None for any.
         idle: the step at which it begins.
+        warm: steps that the others take before, to settle.
 
     Returns:
         later: [T, 32, segments], for each state which of the two before it the path came from.
         reached: [32, segments], costs of the paths at the end, up to a constant.
     """
-    later = np.empty((len(steps), STATES, steps.shape[2]), np.uint8)
-    reached = np.zeros((STATES, steps.shape[2]), np.float32)
-    for t in range(-WARM if steps.shape[2] > 1 else 0, len(steps)):
+    segments = steps.shape[2]
+    later = np.empty((len(steps), STATES, segments), np.uint8)
+    reached = np.zeros((STATES, segments), np.float32)
+    both, branch = np.empty((2, 2, STATES, segments), np.float32)
+    for t in range(-warm if segments > 1 else 0, len(steps)):
         if t == idle:
-            reached[:, 0] = np.inf
-            reached[start, 0] = 0
+            reached[:, 0] = 0 if start is None else np.inf
+            reached[start or 0, 0] = 0
         costs = steps[t] if t >= 0 else np.roll(steps[t], 1, axis=1)
-        first, second = reached[_FROM] + costs[_BRANCH]
+        reached.take(_FROM, axis=0, out=both, mode="clip")
+        costs.take(_BRANCH, axis=0, out=branch, mode="clip")
+        both += branch
+        first, second = both
         if t >= 0:
             np.less(second, first, out=later[t], casting="unsafe")
-        reached = np.minimum(first, second)
+        np.minimum(first, second, out=reached)
         if t % 16 == 0:
             reached -= reached.min(axis=0)
     return later, reached

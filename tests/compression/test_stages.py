@@ -8,7 +8,8 @@ import onnxrd
 from onnxrd.calibration import load as load_data
 from onnxrd.compression.directions import directions
 from onnxrd.compression.network import Network
-from onnxrd.compression.sequential import Method, Sequential
+from onnxrd.compression.quantization import Method
+from onnxrd.compression.sequential import Sequential
 from onnxrd.graph.weights import find_weights
 from tests import networks
 

@@ -62,8 +62,8 @@ WEIGHTS = {
     "trellis": Trellis(
         np.rint(rng.standard_normal((300, 200))).astype(np.int16), np.asarray(np.float32(2))
     ),
-    "trellis, double": Trellis(
-        np.rint(rng.standard_normal((310, 200))).astype(np.int16), np.asarray(np.float64(2))
+    "turned": Trellis(
+        np.rint(rng.standard_normal((310, 200))).astype(np.int16), np.asarray(np.float64(2)), True
     ),
     "fine": gaussian((300, 201), 0.1, np.float64),
 }

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from onnxrd import encodings
+from onnxrd.encodings.entropy import in_turns
 from onnxrd.quantizers import Codebook, Trellis, state_bits
-from onnxrd.quantizers.trellis import STATES
+from onnxrd.quantizers.trellis import STATES, back, in_order, lead_in
 
 
 def by_recursion(codes):
@@ -53,7 +54,11 @@ def networks(draw):
         shape = tuple(draw(st.lists(st.integers(1, 12), max_size=4)))
         dtype = draw(st.sampled_from([np.float32, np.float16, np.float64]))
         codes = np.rint(rng.standard_normal(shape) * draw(st.sampled_from([0.3, 2, 20])))
-        weights[f"w{index}"] = Trellis(np.asarray(codes, np.int16), np.asarray(dtype(0.013)))
+        turned = bool(shape) and draw(st.booleans())
+        step, scales = np.asarray(dtype(0.013)), None
+        if shape and draw(st.booleans()):
+            scales = rng.integers(1, 9, (shape[0], *[1] * (len(shape) - 1))).astype(np.uint8)
+        weights[f"w{index}"] = Trellis(np.asarray(codes, np.int16), step, turned, scales)
     if draw(st.booleans()):
         codes = rng.integers(0, 300, (20, 9)).astype(np.uint16)
         weights["book"] = Codebook(codes, np.arange(300, dtype=np.float32))
@@ -61,11 +66,13 @@ def networks(draw):
 
 
 @settings(max_examples=25, deadline=None)
-@given(networks(), st.sampled_from([v for v in VERSIONS if v[0] >= 11]))
-def test_exact_and_priced(weights, version):
+@given(networks(), st.sampled_from([v for v in VERSIONS if v[0] >= 11]), st.sampled_from([1, 4]))
+def test_exact_and_priced(weights, version, turns):
     original = model({name: w.dequantize() for name, w in weights.items()}, *version)
     slots = encodings.slots(original, weights)
     fragments = encodings.cheapest_together(weights, slots, force="huffman")
+    if turns > 1 and version[1] >= 8:
+        fragments = in_turns(weights, slots, turns)
     written = original.clone()
     encodings.write(written, fragments)
     data = ir.to_proto(written).SerializeToString()
@@ -76,10 +83,11 @@ def test_exact_and_priced(weights, version):
 
 
 @pytest.mark.parametrize("opset", [11, 17, 21])
-def test_every_node_is_folded(opset, tmp_path):
+@pytest.mark.parametrize("turned", [False, True])
+def test_every_node_is_folded(opset, turned, tmp_path):
     rng = np.random.default_rng(1)
     codes = np.rint(rng.standard_normal((50, 40)) * 2).astype(np.int16)
-    weight = Trellis(codes, np.asarray(np.float32(0.1)))
+    weight = Trellis(codes, np.asarray(np.float32(0.1)), turned)
     original = model({"w": weight.dequantize()}, opset, 8)
     fragments = encodings.cheapest_together(
         {"w": weight}, encodings.slots(original, ["w"]), force="huffman"
@@ -87,6 +95,21 @@ def test_every_node_is_folded(opset, tmp_path):
     encodings.write(original, fragments)
     session(ir.to_proto(original).SerializeToString(), "basic", str(tmp_path / "folded.onnx"))
     assert {n.op_type for n in onnx.load(tmp_path / "folded.onnx").graph.node} == {"Mul"}
+
+
+@given(st.lists(st.integers(-9, 9), max_size=80), st.lists(st.integers(-9, 9), max_size=40))
+def test_a_few_codes_lead_to_the_state_behind_many(before, after):
+    codes = np.array(before, np.int16)
+    short = lead_in(codes)
+    goes_on = [state_bits(np.append(c, after).astype(np.int16))[len(c) :] for c in (codes, short)]
+    assert (goes_on[0] == goes_on[1]).all()
+
+
+def test_turned_means_the_first_axis_before_the_others():
+    weight = np.arange(24).reshape(3, 2, 4)
+    assert in_order(weight, turned=True).tolist()[:4] == [0, 8, 16, 1]
+    for turned in (False, True):
+        assert (back(in_order(weight, turned=turned), weight.shape, turned=turned) == weight).all()
 
 
 def test_dense_where_streams_cannot_be():

@@ -30,7 +30,8 @@ def cost(costs, parities):
 @given(st.integers(1, 9), st.integers(0, 2**32))
 def test_the_cheapest_of_all_short_paths(n, seed):
     costs = np.random.default_rng(seed).random((4, n)).astype(np.float32)
-    branches, _ = cheapest_path(costs)
+    branches, start, _ = cheapest_path(costs)
+    assert start == 0
     assert (branches >> 1 == state_bits(branches & 1)).all()
     best = min(cost(costs, p) for p in itertools.product((0, 1), repeat=n))
     assert cost(costs, branches & 1) == pytest.approx(best)
@@ -67,7 +68,7 @@ def bits_of(state):
 
 def test_segments_lose_next_to_nothing():
     costs = np.random.default_rng(0).random((4, 40 * SEGMENT + 17)).astype(np.float32)
-    branches, end = cheapest_path(costs)
+    branches, _, end = cheapest_path(costs)
     assert (branches >> 1 == state_bits(branches & 1)).all()
     exact = one_after_the_other(costs, [ZERO])
     least = min(exact.values())
@@ -75,12 +76,29 @@ def test_segments_lose_next_to_nothing():
     assert exact[bits_of(end)] <= least * (1 + 5e-4)
 
 
+@pytest.mark.parametrize("n", [5, 20, 500])
+def test_from_any_state_to_a_given_one(n):
+    costs = np.random.default_rng(n).random((4, n)).astype(np.float32)
+    anywhere = [bits_of(state) for state in range(32)]
+    for end in (3, 17, 31):
+        branches, start, reached = cheapest_path(costs, None, end)
+        assert reached == end
+        total, state = 0.0, bits_of(start)
+        for branch, column in zip(branches, costs.T.astype(float)):
+            assert branch >> 1 == state[0]
+            total, state = total + column[branch], after(state, branch & 1)
+        assert state == bits_of(end)
+        exact = one_after_the_other(costs, anywhere)[state]
+        assert exact * (1 - 1e-6) <= total <= exact * (1 + 1e-3)
+
+
 @pytest.mark.parametrize("middle", [7, 300])
 def test_a_path_goes_on_where_another_ended(middle):
     costs = np.random.default_rng(1).random((4, 700)).astype(np.float32)
-    first, state = cheapest_path(costs[:, :middle])
-    second, _ = cheapest_path(costs[:, middle:], state)
+    first, _, state = cheapest_path(costs[:, :middle])
+    second, start, _ = cheapest_path(costs[:, middle:], state)
     branches = np.append(first, second)
+    assert start == state
     assert (branches >> 1 == state_bits(branches & 1)).all()
 
 

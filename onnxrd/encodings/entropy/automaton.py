@@ -191,10 +191,18 @@ z = Reshape(x, y)
 A = Constant<value = int64[1] {0}>()
 B = ReduceProd(s)
 C = Slice(z, A, B)
-D = Reshape(C, s)""".replace("TAPS", _TAPS)
+""".replace("TAPS", _TAPS)
     .replace("PERIOD", str(PERIOD))
     .replace("LAST", str(PERIOD - 1))
 )
+_STRAIGHT = "D = Reshape(C, s)"
+_TURNED = """
+J = Constant<value = int64[1] {1}>()
+K = Slice(s, A, J)
+M = Concat<axis: int = 0>(y, K)
+N = Reshape(C, M)
+O = Transpose<perm: ints = [1, 0]>(N)
+D = Reshape(O, s)"""
 
 
 @cache
@@ -206,14 +214,14 @@ def scale(opset: int, dtype: str) -> onnx.FunctionProto:
 
 
 @cache
-def trellis(opset: int, dtype: str) -> onnx.FunctionProto:
+def trellis(opset: int, dtype: str, *, turned: bool) -> onnx.FunctionProto:
     """The function (codes [31⌈n/31⌉], step, shape) → weight, see `onnxrd.quantizers.trellis`."""
     to, suffix = _TYPES[dtype]
-    body, levels = _TRELLIS, "D"
+    body, levels = _TRELLIS + (_TURNED if turned else _STRAIGHT), "D"
     if dtype == "float64":
         body, levels = f"{body}\nI = Cast<to: int = {to}>(D)", "I"
-    body = f"{body}\n{_scaled(levels, dtype)}"
-    return decoder(opset, f"trellis{suffix} (q, d, s) => (w)", body)
+    name = f"{'turned' if turned else 'trellis'}{suffix}"
+    return decoder(opset, f"{name} (q, d, s) => (w)", f"{body}\n{_scaled(levels, dtype)}")
 
 
 def _scaled(multiples: str, dtype: str) -> str:

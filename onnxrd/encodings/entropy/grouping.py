@@ -1,5 +1,6 @@
 """Which weights share a stream, and how many codes a symbol stands for."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from onnxrd.encodings.entropy import automaton
 from onnxrd.encodings.entropy.estimate import LONGEST_RUN, entropy
-from onnxrd.encodings.entropy.stream import Book, code_counts, shared_stream
+from onnxrd.encodings.entropy.stream import Book, Kind, code_counts, shared_stream, stream_of
 from onnxrd.encodings.fragment import Fragment, together_nbytes
 from onnxrd.encodings.slot import Slot
 from onnxrd.quantizers import Quantized, Sparse
@@ -17,6 +18,9 @@ MOST_STREAMS = 8
 
 STREAM_NBYTES = 220
 """What a stream takes besides codes and table, about."""
+
+FEW = 1 << 23
+"""Up to so many weights it pays to try whether all streams had better share one kind of decoder."""
 
 RUNS = (1, 2, 3, 4, 5, 6, 8, 12, LONGEST_RUN)
 """How many codes a symbol may stand for."""
@@ -43,16 +47,28 @@ def entropy_coded(
         turn: when to decode them, see `onnxrd.encodings.turns`.
         most: so many streams.
     """
-    first, *others = automaton.STEPS
     groups = [{name: books[name] for name in names} for names in grouped(books, most)]
-    runs = [_best_run(group, slots, first) for group in groups]
-    trials = []
-    for steps in (first, *others):
-        trial: dict[str, Fragment] = {}
-        for group, run in zip(groups, runs):
-            trial |= shared_stream(group, slots, run, steps, turn) or {}
-        trials.append(trial)
-    return min(trials, key=lambda fragments: together_nbytes(fragments.values()))
+    runs = [_best_run(group, slots, min(automaton.STEPS)) for group in groups]
+    trials: list[dict[str, Fragment]] = [{} for _ in automaton.STEPS]
+    kinds = set()
+    for group, run in zip(groups, runs):
+        stream = stream_of(group, slots, run, turn)
+        assert stream is not None
+        kinds.add(stream.kind)
+        for trial, steps in zip(trials, automaton.STEPS):
+            trial |= stream.fragments(steps)
+    best = min(trials, key=_nbytes_together)
+    if len(kinds) == 1 or sum(math.prod(book.shape) for book in books.values()) > FEW:
+        return best
+    steps, kind = list(automaton.STEPS)[trials.index(best)], Kind.common(kinds)
+    alike: dict[str, Fragment] = {}
+    for group, run in zip(groups, runs):
+        alike |= shared_stream(group, slots, run, steps, turn, kind) or {}
+    return min(best, alike, key=_nbytes_together)
+
+
+def _nbytes_together(fragments: Mapping[str, Fragment]) -> int:
+    return together_nbytes(fragments.values())
 
 
 def _best_run(books: Mapping[str, Book], slots: Mapping[str, Slot], steps: int) -> int:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import onnx.helper
 
 from onnxrd.encodings.entropy.estimate import entropy
@@ -11,7 +12,8 @@ from onnxrd.encodings.entropy.grouping import MOST_STREAMS, entropy_coded
 from onnxrd.encodings.entropy.stream import NAME, Book, code_counts
 from onnxrd.encodings.fragment import Builder, Fragment
 from onnxrd.encodings.slot import Slot
-from onnxrd.quantizers import Codebook
+from onnxrd.quantizers import Codebook, Trellis
+from onnxrd.quantizers.trellis import DELAYS, lead_in
 
 LARGE = 1.5
 """Times its share of a turn that a weight may be before it is cut into pieces."""
@@ -57,19 +59,45 @@ def in_turns(
 
 
 def _cut(name: str, book: Book, slot: Slot, share: float) -> list[_Piece]:
-    """Runs of rows of a weight that is large; a trellis cannot be cut."""
+    """Runs of rows of a weight that is large, if it can be cut."""
     size = math.prod(book.shape)
     rows = book.shape[0] if book.shape else 1
     count = min(rows, math.ceil(size / share))
-    if size <= LARGE * share or count < 2 or not isinstance(book, Codebook):
+    if size <= LARGE * share or count < 2 or not _divisible(book):
         return [_Piece(name, book, slot)]
     edges = [rows * number // count for number in range(count + 1)]
     return [
-        _Piece(part.output, Codebook(book.codes[start:end], book.levels), part)
+        _Piece(part.output, _rows(book, start, end), part)
         for start, end, part in zip(
             edges, edges[1:], (slot.part(f"-{number}") for number in range(count))
         )
     ]
+
+
+def _divisible(book: Book) -> bool:
+    """Whether rows of a weight can be decoded without the others; see `_rows`."""
+    return isinstance(book, Codebook) or (not book.turned and book.codes[0].size >= DELAYS)
+
+
+def _rows(book: Book, start: int, end: int) -> Book:
+    """Some rows of a weight; of a trellis one more before, that leads to the state they begin in.
+
+    Args:
+        book: the weight.
+        start: the first row.
+        end: behind the last row.
+    """
+    if isinstance(book, Codebook):
+        return Codebook(book.codes[start:end], book.levels)
+    first = max(start - 1, 0)
+    codes = book.codes[first:end].copy()
+    if start > 0:
+        codes[0] = 0
+        codes[0].reshape(-1)[-DELAYS:] = lead_in(book.codes[:start].ravel())
+    scales = book.scales
+    if scales is not None and len(scales) == len(book.codes):
+        scales = scales[first:end]
+    return Trellis(codes, book.step, scales=scales)
 
 
 def _shared_out(
@@ -92,7 +120,18 @@ def _joined(book: Book, slot: Slot, pieces: Sequence[Fragment]) -> Fragment:
         return pieces[0]
     builder = Builder(slot)
     outputs = [builder.share_fragment(piece) for piece in pieces]
+    if isinstance(book, Trellis):
+        outputs[1:] = [_without_first(builder, output) for output in outputs[1:]]
     builder.node(onnx.helper.make_node("Concat", outputs, [slot.output], axis=0))
     dense = sum(piece.dense_nbytes for piece in pieces)
     portion = sum(piece.portion for piece in pieces)
     return builder.build(NAME, book, load_nbytes=2 * dense, portion=portion)
+
+
+def _without_first(builder: Builder, name: str) -> str:
+    """All rows but the first."""
+    stem = builder.slot.stem
+    one = builder.tensor(f"{stem}i", np.array([1]))
+    end = builder.tensor(f"{stem}j", np.array([np.iinfo(np.int64).max]))
+    builder.node(onnx.helper.make_node("Slice", [name, one, end], [f"{name}k"]))
+    return f"{name}k"

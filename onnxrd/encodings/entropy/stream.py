@@ -1,11 +1,13 @@
 """Several weights in one stream of Huffman codes, with the exact bytes of each part."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.helper
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -43,7 +45,7 @@ def signed_codes(book: Book) -> NDArray[np.int16]:
     Those of a trellis are filled up with zeros to whole periods.
     """
     if isinstance(book, Trellis):
-        codes = book.codes.ravel()
+        codes = book.stream
         return np.pad(codes, (0, -len(codes) % PERIOD))
     return book.codes.ravel().astype(np.int16) - np.int16(zero_code(book.levels))
 
@@ -62,12 +64,27 @@ def _stored(book: Book) -> int:
     return size + -size % PERIOD if isinstance(book, Trellis) else size
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What the functions of a decoder depend on, see `automaton.tables`."""
+
+    apart: int
+    wide: bool
+
+    @classmethod
+    def common(cls, kinds: Iterable["Kind"]) -> "Kind":
+        """One for all."""
+        kinds = list(kinds)
+        return cls(min(kind.apart for kind in kinds), any(kind.wide for kind in kinds))
+
+
 def shared_stream(
     books: Mapping[str, Book],
     slots: Mapping[str, Slot],
     run: int,
     steps: int,
     turn: int = 0,
+    kind: Kind | None = None,
 ) -> dict[str, Fragment] | None:
     """Weights of one model, coded together.
 
@@ -77,20 +94,33 @@ def shared_stream(
         run: d, how many codes a symbol stands for.
         steps: bytes of a lane, a key of `automaton.STEPS`.
         turn: when to decode it, see `onnxrd.encodings.turns`.
+        kind: of the decoder, if not the quickest one.
 
     Returns:
         A fragment each, all sharing the parts of the stream; None if it takes too many symbols.
     """
+    stream = stream_of(books, slots, run, turn, kind)
+    return None if stream is None else stream.fragments(steps)
+
+
+def stream_of(
+    books: Mapping[str, Book],
+    slots: Mapping[str, Slot],
+    run: int,
+    turn: int = 0,
+    kind: Kind | None = None,
+) -> "Stream | None":
+    """See `shared_stream`."""
     found = symbols([signed_codes(book) for book in books.values()], run)
     if found is None or len(found.counts) > MOST_SYMBOLS:
         return None
     code = huffman_code(found.counts)
-    stream = _Stream(books, [slots[name] for name in books], found, code, turn)
-    return stream.fragments(steps)
+    kind = kind or Kind(_apart(code), len(found.counts) > 255)
+    return Stream(books, [slots[name] for name in books], found, code, turn, kind)
 
 
 @dataclass(frozen=True, eq=False)
-class _Stream:
+class Stream:
     """Codes of weights, their symbols (forgotten once priced), and the code of these."""
 
     books: Mapping[str, Book]
@@ -98,8 +128,10 @@ class _Stream:
     symbols: Symbols
     code: Code
     turn: int
+    kind: Kind
 
     def fragments(self, steps: int) -> dict[str, Fragment]:
+        """A fragment of each weight, with lanes of so many bytes."""
         builder, pieces = self._decoder(steps)
         portions, width = self._portions(), self._table().itemsize
         return {
@@ -112,7 +144,7 @@ class _Stream:
     def _decoder(self, steps: int) -> tuple[Builder, list[str]]:
         """All that decodes the stream, as shared parts, and the names of each weight's codes."""
         slot = replace(self.slots[0], stem=f"{self.slots[0].stem}-", inner=True)
-        stem, opset, wide = slot.stem, slot.opset, len(self.symbols.counts) > 255
+        stem, opset, wide = slot.stem, slot.opset, self.kind.wide
         lengths = self.code.lengths[self.symbols.ids]
         starts = lanes.cuts(lengths, 8 * steps)
         spare = lanes.spare_words(lengths[starts[-2] :], self.code, steps)
@@ -122,7 +154,7 @@ class _Stream:
             shape=ir.Shape([len(lengths) + spare]),
         )
         builder = Builder(slot)
-        *inner, unpack = automaton.unpack(opset, steps, _apart(self.code), wide)
+        *inner, unpack = automaton.unpack(opset, steps, self.kind.apart, wide)
         inputs = (
             builder.packed(stem, np.dtype(np.uint8), (len(starts) - 1, steps), self._pack(steps)),
             builder.tensor(f"{stem}f", np.packbits(self.code.inner)),
@@ -152,8 +184,8 @@ class _Stream:
             made: symbols that come of them.
             cut: codes are cut into pieces.
         """
-        symbols, run = map(int, self.symbols.runs.shape)
-        wide, slots = (2 if symbols > 255 else 1), 8 // _apart(self.code)
+        run = int(self.symbols.runs.shape[1])
+        wide, slots = (2 if self.kind.wide else 1), 8 // self.kind.apart
         states = 4 * len(np.packbits(self.code.inner))
         tables = states * (256 * (16 + (12 + wide) * slots) + 16 * (8 + 6 * slots))
         walk = packed * (25 + slots * (wide + 2) + (self.turn > 0))
@@ -201,18 +233,31 @@ def _fragment(
     made = item if wide == dtype else wide.itemsize + item
     step = book.step if isinstance(book, Trellis) else spacing(book.levels)
     if isinstance(book, Trellis):
-        function = automaton.trellis(slot.opset, dtype.name)
-        load_nbytes = size * (56 + 8 * (item == 8) + made)
+        function = automaton.trellis(slot.opset, dtype.name, turned=book.turned)
+        load_nbytes = size * (56 + 8 * book.turned + 8 * (item == 8) + made)
     elif step is not None:
         function = automaton.scale(slot.opset, dtype.name)
         load_nbytes = size * (width + wide.itemsize + made)
     else:
         function = automaton.level(slot.opset)
         load_nbytes = size * (width + 4 + item)
-    scale = step.astype(wide) if step is not None else _rolled(book)
-    inputs = (codes, builder.tensor(f"{slot.stem}l", scale), builder.shape(book.shape))
-    builder.call(function, inputs, slot.output)
+    scale = builder.tensor(
+        f"{slot.stem}l", step.astype(wide) if step is not None else _rolled(book)
+    )
+    if isinstance(book, Trellis) and book.scales is not None:
+        scale = _scaled(builder, scale, book.scales, wide)
+    builder.call(function, (codes, scale, builder.shape(book.shape)), slot.output)
     return builder.build(NAME, book, load_nbytes=load_nbytes, portion=portion)
+
+
+def _scaled(builder: Builder, step: str, scales: Array, wide: np.dtype[Any]) -> str:
+    """A step times scales that differ along an axis."""
+    stem = builder.slot.stem
+    factors = builder.tensor(f"{stem}ee", scales)
+    to = int(ir.DataType.from_numpy(wide))
+    builder.node(onnx.helper.make_node("Cast", [factors], [f"{stem}eg"], to=to))
+    builder.node(onnx.helper.make_node("Mul", [step, f"{stem}eg"], [f"{stem}eh"]))
+    return f"{stem}eh"
 
 
 def _rolled(book: Book) -> Array:

@@ -1,0 +1,107 @@
+"""Quantize one weight of a network: a layer with error feedback, any other by rounding."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxrd.compression.network import Layer, Network
+from onnxrd.compression.quantization import Method, Quantization
+from onnxrd.graph.weights import Weight
+from onnxrd.importance.moments import Moments
+from onnxrd.quantizers import Quantized, Trellis
+from onnxrd.quantizers.coded import FINEST
+from onnxrd.quantizers.feedback import Floats, SecondMoment, error_feedback, repaired_target
+from onnxrd.quantizers.grid import grid_codebook, round_to_grid
+from onnxrd.quantizers.trellis_feedback import COARSER, ROWS, trellis_feedback
+from onnxrd.quantizers.viterbi import round_to_trellis
+
+Array = NDArray[Any]
+
+OPSET = 11
+"""That decoding a trellis takes."""
+
+LEAST = 4096
+"""Weights from which on one that is no layer is put on a trellis."""
+
+
+def quantize_loose(network: Network, weight: Weight, method: Method, done: Quantization) -> None:
+    """Quantize a weight that is no layer's matrix; adds to what is done."""
+    array, step, scales = weight.array(), done.steps[weight.name], network.scales.get(weight.name)
+    quantized: Quantized
+    if method.trellis and network.model.opset >= OPSET and _fits(array, step, weight.size):
+        quantized = round_to_trellis(array, step, scales)
+    else:
+        quantized = grid_codebook(round_to_grid(array, step, scales), step, weight.dtype)
+    done.weights[weight.name] = quantized
+
+
+def _fits(array: Array, step: float, size: int) -> bool:
+    return size >= LEAST and float(np.abs(array).max()) <= FINEST * step
+
+
+def quantize_layer(
+    network: Network, layer: Layer, moments: Moments, method: Method, done: Quantization
+) -> None:
+    """Quantize one layer, given the moments of its inputs; adds to what is done."""
+    form, weight, step = layer.form, layer.weight, done.steps[layer.weight.name]
+    centred = method.bias and bool(form.bias)
+    second, cross = moments.second(centred=centred)
+    matrices = form.matrices(weight.array()).astype(np.float64)
+    inputs = SecondMoment.of(second, moments.count)
+    target = repaired_target(matrices, inputs, cross) if method.repair else matrices
+    quantized = _on_trellis(network, layer, target, inputs, step) if method.trellis else None
+    if quantized is None:
+        known = network.directions if method.directions else None
+        outputs = known.get(layer.number) if known else None
+        integers = error_feedback(target, inputs, step, outputs)
+        quantized = grid_codebook(form.weight(integers, weight.shape), step, weight.dtype)
+    done.weights[weight.name] = quantized
+    if centred:
+        x, xq = moments.means()
+        moved = np.einsum("grk,gk->gr", matrices, x)
+        moved -= np.einsum(
+            "grk,gk->gr", form.matrices(quantized.dequantize()).astype(np.float64), xq
+        )
+        bias = network.constant(form.bias)
+        done.biases[form.bias] = (bias + moved.reshape(bias.shape)).astype(bias.dtype)
+
+
+def _on_trellis(
+    network: Network, layer: Layer, target: Floats, inputs: SecondMoment, step: float
+) -> Quantized | None:
+    """A layer on a trellis; None if it cannot be or has too few rows."""
+    form, weight = layer.form, layer.weight
+    groups, rows, _ = form.index.shape
+    turned = _turned(layer)
+    if turned is None or groups * rows < ROWS or network.model.opset < OPSET:
+        return None
+    step *= COARSER
+    if float(np.abs(target).max()) > FINEST * step:
+        return None
+    codes, _ = trellis_feedback(target, inputs, step)
+    if int(np.abs(codes).max()) > FINEST:
+        return None
+    return Trellis(form.weight(codes, weight.shape), np.asarray(weight.dtype.type(step)), turned)
+
+
+def _turned(layer: Layer) -> bool | None:
+    """Whether columns of the layer's matrix lie behind one another along the weight's first axis.
+
+    In row-major order if not; None if in neither.
+    """
+    index = layer.form.index.transpose(2, 0, 1).ravel()
+    rows_first = np.arange(index.size).reshape(layer.weight.shape[0], -1).T.ravel()
+    if (index == rows_first).all():
+        return True
+    return False if (index == np.arange(index.size)).all() else None
+
+
+def gathered(layer: Layer, inputs: Sequence[Array], others: Sequence[Array] | None) -> Moments:
+    """Moments of a layer's inputs, in the original network and maybe in another."""
+    groups, _, columns = layer.form.index.shape
+    moments = Moments(groups, columns)
+    for number, x in enumerate(inputs):
+        moments.add(x, others[number] if others else None)
+    return moments

@@ -1,0 +1,65 @@
+"""A quantized network, and the tricks by which it became one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxrd.encodings.entropy.estimate import entropy
+from onnxrd.quantizers import Codebook, Quantized, Trellis
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Method:
+    """Which of the tricks to use; measurement decides.
+
+    Attributes:
+        repair: aim at what makes good the damage that the layers before have done.
+        bias: take moments about the means and fold what changes in the mean into the bias.
+        directions: feed errors back to directions of the outputs that matter less, too.
+        trellis: quantize on trellises what has rows enough, the rest on grids.
+    """
+
+    repair: bool = True
+    bias: bool = True
+    directions: bool = False
+    trellis: bool = False
+
+
+@dataclass
+class Quantization:
+    """A quantized network.
+
+    Attributes:
+        steps: weight → step of a grid.
+        weights: weight → what became of it.
+        biases: constants that change with the weights, by name.
+    """
+
+    steps: dict[str, float]
+    weights: dict[str, Quantized] = field(default_factory=dict)
+    biases: dict[str, Array] = field(default_factory=dict)
+
+    @property
+    def bits(self) -> float:
+        """Entropy of a weight under a code of its tensor, mean over all weights, bits."""
+        total, size = 0.0, 0
+        for quantized in self.weights.values():
+            assert isinstance(quantized, Codebook | Trellis)
+            counts = np.unique(quantized.codes, return_counts=True)[1]
+            total += float(entropy(counts))
+            size += quantized.codes.size
+        return total / size
+
+    def constants(self, names: Iterable[str] | None = None) -> dict[str, Array]:
+        """What weights and biases hold instead of their own values, by name; all by default."""
+        wanted = [*self.weights, *self.biases] if names is None else names
+        return {
+            name: self.weights[name].dequantize() if name in self.weights else self.biases[name]
+            for name in wanted
+            if name in self.weights or name in self.biases
+        }
