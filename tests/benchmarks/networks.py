@@ -7,9 +7,9 @@ calib and eval, as .npz or as folders of calls (see prepare_networks.py). Arrays
 of the network are left out. Reports, and writes to networks.json beside this file:
 
 - share of the bytes of floating-point constants that is compressed, and why the others are not;
-- importance: seconds, as a multiple of the forward passes over the same samples (one session, same
-  batches, in the same process, in turn), how it was taken, and the peak resident set of a process
-  that does nothing else; weights whose importance is a stand-in or measured by groups;
+- importance: the processor's seconds on one thread, as a multiple of the forward passes over the
+  same samples (one session, the same process, in turn), how it was taken, and the peak resident set
+  of that process up to there; weights whose importance is a stand-in or measured by groups;
 - distortion on the evaluation data (mean KL divergence in nats, or squared error relative to the
   original's), and the size of the file: bytes, and bits for each weight, whole file.
 
@@ -20,7 +20,6 @@ import argparse
 import json
 import multiprocessing
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -79,26 +78,33 @@ def constants(inspected):
     }
 
 
-def measure(path, data, samples, task, queue):
-    """Importance and forward passes in a process of their own."""
+def peak():
+    """Bytes; unlike what getrusage says, without those of the process that started this one."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def measure(path, data, samples, task, output, queue):
+    """Importance, which is written to a file, and forward passes, in a process of their own."""
     import onnxrd
     from onnxrd.calibration import aligned
-    from onnxrd.graph.session import Session
+    from onnxrd.graph.session import Runtime, Session
 
+    one = Runtime(threads=1)
     model = onnxrd.load_model(path)
     calibration = onnxrd.load_data(data, model.inputs, samples=samples)
-    start = time.perf_counter()
-    importance = onnxrd.fisher(model, calibration, task=task)
-    seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    session = Session(model.path)
+    start = time.process_time()
+    importance = onnxrd.fisher(model, calibration, task=task, runtime=one)
+    seconds, highest = time.process_time() - start, peak()
+    importance.save(output)
+    session = Session(model.path, runtime=one)
     size = 1 if "one sample" in importance.path else 32
 
     def forward():
-        start = time.perf_counter()
+        start = time.process_time()
         for batch in aligned(model, calibration).batches(size):
             session.run(batch.feeds)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     passes = min(forward() for _ in range(2))
     about = importance.about()
@@ -107,7 +113,7 @@ def measure(path, data, samples, task, queue):
             "samples": importance.samples,
             "seconds": seconds,
             "times_forward": seconds / passes,
-            "peak_bytes": peak,
+            "peak_bytes": highest,
             "path": importance.path,
             "stand_ins": about["proxies"],
             "grouped": about["grouped"],
@@ -129,17 +135,16 @@ def importance_of(*arguments):
 def run(folder):
     name, path = folder.name, folder / "model.onnx"
     options = OPTIONS.get(name, [])
-    calibration = ["--samples", CALIBRATION.get(name, SAMPLES[0])]
     inspected = onnxrd("inspect", path)
     inputs = [spec["name"] for spec in inspected["inputs"]]
     with tempfile.TemporaryDirectory() as temporary:
         into = Path(temporary)
         calib, held_out = (data_of(folder, part, inputs, into) for part in ("calib", "eval"))
         task = dict(zip(options[::2], options[1::2])).get("--task")
-        measured = importance_of(path, str(calib), calibration[1], task)
+        samples, importance = CALIBRATION.get(name, SAMPLES[0]), into / "importance.npz"
+        measured = importance_of(path, str(calib), samples, task, importance)
         shown = ["--data", calib, *options]
-        onnxrd("importance", path, *shown, *calibration, "-o", into / "importance.npz")
-        small, guided = into / "small.onnx", ["--importance", into / "importance.npz"]
+        small, guided = into / "small.onnx", ["--importance", importance]
         quantized = ["quantize", path, "-o", small, "--clusters", "16", *guided, *shown]
         result = onnxrd(*quantized, "--samples", "8")
         shown = ["--data", held_out, *options, "--samples", EVALUATION.get(name, SAMPLES[1])]
@@ -176,7 +181,7 @@ def main():
         known["networks"][folder.name] = run(folder.resolve())
         known |= {
             "command": "python tests/benchmarks/networks.py FOLDER [FOLDER ...]",
-            "machine": f"{platform.machine()}, a busy one: seconds are rough",
+            "machine": f"{platform.machine()}, one core of a busy one: seconds are rough",
         }
         file.write_text(json.dumps(known, indent=2) + "\n")
         print(json.dumps({folder.name: known["networks"][folder.name]}, indent=2), flush=True)
