@@ -14,8 +14,8 @@ from onnxrd.quantizers import Quantized, Trellis
 from onnxrd.quantizers.coded import FINEST
 from onnxrd.quantizers.feedback import Floats, SecondMoment, error_feedback, repaired_target
 from onnxrd.quantizers.grid import grid_codebook, round_to_grid
-from onnxrd.quantizers.trellis_feedback import COARSER, ROWS, trellis_feedback
-from onnxrd.quantizers.viterbi import round_to_trellis
+from onnxrd.quantizers.trellis_feedback import ROWS, trellis_feedback
+from onnxrd.quantizers.viterbi import COARSER, round_to_trellis
 
 Array = NDArray[Any]
 

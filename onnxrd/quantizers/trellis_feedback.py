@@ -29,9 +29,6 @@ ROWS = 32
 SEGMENT = 32
 """Of the paths: short, since columns are."""
 
-COARSER = 1.3
-"""Of a trellis of the same error, the step over that of a grid: 1.22 at 3 bits, 1.39 at 2."""
-
 
 def trellis_feedback(
     target: Floats, inputs: SecondMoment, step: float

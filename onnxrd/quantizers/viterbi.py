@@ -8,14 +8,12 @@ segment hardly matters for where its cheapest paths merge, so each begins a litt
 with all states alike.
 """
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.quantizers.coded import best_step, coded, fitted_step
-from onnxrd.quantizers.grid import PRICE as GRID_PRICE
 from onnxrd.quantizers.trellis import INPUT, RECURSION, STATES, Trellis, state_bits, units
 
 Array = NDArray[Any]
@@ -34,8 +32,8 @@ PRICE = 14.0
 """Bits that the mean squared step costs, where the step is best: 1 to 4 bits, Gaussian weights."""
 
 
-INSTEAD_OF_GRID = math.sqrt(PRICE / GRID_PRICE)
-"""The best step over that of a grid where a bit is worth the same."""
+COARSER = 1.3
+"""Of a trellis of the same error, the step over that of a grid: 1.22 at 3 bits, 1.39 at 2."""
 
 
 def _before() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -72,7 +70,7 @@ def on_trellis(weight: Array, importance: Array, slope: float, *, coarser: float
 
 
 def round_to_trellis(weight: Array, step: float, scales: Array | None = None) -> Trellis:
-    """A weight on a trellis that is worth what rounding to a grid is worth, for fewer bits.
+    """The nearest point of a trellis, which is about as near as on a grid, for fewer bits.
 
     Args:
         weight: [*weight].
@@ -82,11 +80,11 @@ def round_to_trellis(weight: Array, step: float, scales: Array | None = None) ->
     """
     even = np.asarray(weight, np.float32)
     if scales is not None:
-        even = np.divide(even, scales, dtype=np.float32)
-        scales = scales.astype(np.uint8)
-    step *= INSTEAD_OF_GRID
-    price = step * step / (2 * PRICE)
-    codes = coded(even, np.ones(even.shape, np.float32), price, step, _decide)
+        even, scales = np.divide(even, scales, dtype=np.float32), scales.astype(np.uint8)
+    step *= COARSER
+    flat = even.ravel() / np.float32(step)
+    free = np.zeros(2 * int(np.ceil(np.abs(flat).max(initial=0))) + 5, np.float32)
+    codes = _decide(flat, np.ones_like(flat), free).reshape(weight.shape)
     return Trellis(codes, np.asarray(weight.dtype.type(step)), scales=scales)
 
 

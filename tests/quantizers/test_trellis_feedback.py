@@ -5,7 +5,8 @@ import pytest
 
 from onnxrd.quantizers.feedback import DAMPING, SecondMoment, error_feedback, spread_of_errors
 from onnxrd.quantizers.trellis import state_bits, units
-from onnxrd.quantizers.trellis_feedback import COARSER, trellis_feedback
+from onnxrd.quantizers.trellis_feedback import trellis_feedback
+from onnxrd.quantizers.viterbi import COARSER
 
 
 def problem(groups, rows, columns, seed=0):
