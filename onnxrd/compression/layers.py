@@ -65,7 +65,8 @@ def quantize_layer(
             "grk,gk->gr", form.matrices(quantized.dequantize()).astype(np.float64), xq
         )
         bias = network.constant(form.bias)
-        done.biases[form.bias] = (bias + moved.reshape(bias.shape)).astype(bias.dtype)
+        bias = (bias + moved.reshape(bias.shape)).astype(bias.dtype)
+        done.biases[form.bias] = network.held(form.bias, bias)
 
 
 def _on_trellis(

@@ -1,6 +1,6 @@
 """A network with what its compression needs at hand: layers in order, stages, data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from onnxrd.calibration import Calibration
 from onnxrd.distortion import Head, Tasks, find_heads
+from onnxrd.graph.halves import rounded
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, Runtime
 from onnxrd.graph.stages import Stage, Walk, cut, reads
@@ -70,6 +71,7 @@ class Network:
             while that has not been looked into.
         heads: what is compared at the outputs.
         data: the samples in use, few enough to be walked side by side.
+        halves: names of constants that the file holds in half precision; no weights.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Network:
         self.directions: Mapping[int, SecondMoment] | None = None
         self.waves = _waves(prepared.graph, self.layers)
         self.data = data
+        self.halves: Collection[str] = ()
 
     @property
     def base(self) -> Any:
@@ -130,6 +133,10 @@ class Network:
             )
             for number, values in enumerate(taps)
         ]
+
+    def held(self, name: str, array: Array) -> Array:
+        """What the file can hold of a constant."""
+        return rounded(array) if name in self.halves else array
 
     def constant(self, name: str) -> Array:
         """What an initializer of the prepared graph holds."""

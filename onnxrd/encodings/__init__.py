@@ -16,6 +16,8 @@ Which one? Let `cheapest_together` choose, or force one by its name:
 | `fill`        | weights with one value             | 0                                   | 9     |
 | `dense`       | anything                           | 32 (float32)                        | any   |
 
+Beside these, `half` stores vectors that are no weights, such as biases, at half precision.
+
 How::
 
     places = slots(model, ["conv1.weight", "fc.weight"])
@@ -27,6 +29,7 @@ How::
 from onnxrd.encodings.encoding import Encoding
 from onnxrd.encodings.entropy import entropy_coded, estimated_nbytes, spacing
 from onnxrd.encodings.fragment import DOMAIN, Fragment, load_nbytes, together_nbytes
+from onnxrd.encodings.half import half, worth_halving
 from onnxrd.encodings.registry import (
     ENCODINGS,
     cheapest,
@@ -50,11 +53,13 @@ __all__ = [
     "drop_repetitions",
     "entropy_coded",
     "estimated_nbytes",
+    "half",
     "leaner",
     "load_nbytes",
     "options",
     "slots",
     "spacing",
     "together_nbytes",
+    "worth_halving",
     "write",
 ]

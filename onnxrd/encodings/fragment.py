@@ -297,6 +297,15 @@ class Builder:
                 notes.add(key="levels", value=str(len(quantized.levels)))
             bits = 8 * sum(tensor.nbytes for tensor in self._tensors.values())
             notes.add(key="bits", value=f"{bits / max(1, math.prod(quantized.shape)):.2f}")
+        dense_nbytes = weight_dtype(quantized).itemsize * math.prod(quantized.shape)
+        return self.fragment(
+            encoding, load_nbytes=load_nbytes, dense_nbytes=dense_nbytes, portion=portion
+        )
+
+    def fragment(
+        self, encoding: str, *, load_nbytes: int, dense_nbytes: int, portion: int = 0
+    ) -> Fragment:
+        """The fragment as it is; see `build` and `Fragment`."""
         return Fragment(
             encoding,
             self.slot.output,
@@ -305,7 +314,7 @@ class Builder:
             self._shared,
             listed=self.slot.lists_initializers,
             load_nbytes=self._load_nbytes + load_nbytes,
-            dense_nbytes=weight_dtype(quantized).itemsize * math.prod(quantized.shape),
+            dense_nbytes=dense_nbytes,
             portion=portion,
         )
 

@@ -15,7 +15,7 @@ _FIRST = ascii_letters.replace("q", "")  # names of what is added begin with q, 
 _ANNOTATION = "quant_parameter_tensor_names"  # where `onnx_ir` keeps what annotations refer to
 
 
-def lean(model: ir.Model, keep: Collection[str]) -> None:
+def lean(model: ir.Model, keep: Collection[str]) -> dict[str, str]:
     """Drop what no runtime needs, in place.
 
     Nodes lose names, doc strings and metadata, graphs their metadata. Values that are computed
@@ -26,6 +26,9 @@ def lean(model: ir.Model, keep: Collection[str]) -> None:
     Args:
         model: a copy, of which names and notes change.
         keep: names that stay, such as those of weights.
+
+    Returns:
+        What the constants of the main graph are called now, by the names that they had.
     """
     settle(model, keep)
     graphs = list(model.graphs())
@@ -43,7 +46,9 @@ def lean(model: ir.Model, keep: Collection[str]) -> None:
             drop_defaults(node, model.opset_imports)
     for function in functions:
         function.doc_string = None
+    held = list(model.graph.initializers.items())
     _rename(graphs, keep)
+    return {name: str(value.name) for name, value in held}
 
 
 def _strip(node: ir.Node) -> None:

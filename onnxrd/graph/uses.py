@@ -54,7 +54,7 @@ _ROLES |= {
     ("EmbedLayerNormalization", 5): "normalisation",
     ("EmbedLayerNormalization", 6): "normalisation",
 }
-_NORMALISATIONS = (
+NORMALISATIONS = (
     "BatchNormalization",
     "InstanceNormalization",
     "LayerNormalization",
@@ -64,8 +64,8 @@ _NORMALISATIONS = (
     "SkipLayerNormalization",
     "SkipSimplifiedLayerNormalization",
 )
-_ROLES |= {(op, slot): "normalisation" for op in _NORMALISATIONS for slot in range(1, 5)}
-_ELEMENTWISE = {"Add": "bias", "Sub": "bias", "Mul": "normalisation", "Div": "normalisation"}
+_ROLES |= {(op, slot): "normalisation" for op in NORMALISATIONS for slot in range(1, 5)}
+ELEMENTWISE = {"Add": "bias", "Sub": "bias", "Mul": "normalisation", "Div": "normalisation"}
 
 MOST_STEPS = 8
 """How often in a row a constant may be put together with others before its use is looked at."""
@@ -110,11 +110,11 @@ def role_of(use: Use, shape: tuple[int, ...], depth: int = MOST_STEPS) -> str:
     not followed any further.
     """
     op, wide = use.node.op_type, sum(d > 1 for d in shape) > 1
-    if depth and wide and (op == "Concat" or op in _ELEMENTWISE) and _computed(use.node):
+    if depth and wide and (op == "Concat" or op in ELEMENTWISE) and _computed(use.node):
         later = [role_of(other, shape, depth - 1) for other in uses_of(use.node.outputs[0])]
         return min([role for role in later if role in COMPRESSIBLE] or later or ["other"])
-    if op in _ELEMENTWISE:
-        return "embedding" if wide else _ELEMENTWISE[op]
+    if op in ELEMENTWISE:
+        return "embedding" if wide else ELEMENTWISE[op]
     if op == "PRelu" and use.slot == 1:
         return "normalisation"
     role = _ROLES.get((op, use.slot))

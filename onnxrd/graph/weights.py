@@ -23,6 +23,9 @@ from onnxrd.graph.uses import (
 QUANTIZED = "quantized already"
 """How the reason of a weight that another tool has quantized begins."""
 
+STAYS = "stays as it is"
+"""How the reason of a constant begins that is no matrix of a layer."""
+
 SMALLEST = 64
 """Weights with fewer entries are left alone: decoding would cost more bytes than it saves."""
 
@@ -163,7 +166,7 @@ def _reason_to_skip(
         return "no path to the output"
     if role not in COMPRESSIBLE:
         stays = role if role in ("bias", "normalisation") else f"no weight, but {role}"
-        return f"stays as it is: {stays}"
+        return f"{STAYS}: {stays}"
     if int(np.prod(shape, dtype=np.int64)) < SMALLEST:
         return f"too small: fewer than {SMALLEST} entries"
     return ""

@@ -23,12 +23,13 @@ from onnxrd.compression.network import MOST_SAMPLES, Network
 from onnxrd.compression.quantization import Method, Quantization
 from onnxrd.compression.rows import row_scales
 from onnxrd.compression.sequential import Sequential
+from onnxrd.graph.halves import halves
 from onnxrd.graph.model import Model, scratch
-from onnxrd.graph.weights import Weight, find_weights
+from onnxrd.graph.weights import STAYS, Weight, find_weights
 from onnxrd.importance import Importance
 from onnxrd.options import Options
 from onnxrd.pipeline.encode import encode
-from onnxrd.pipeline.job import Job, PathLike, choose, prepare
+from onnxrd.pipeline.job import Job, PathLike, Shell, choose, prepare, replace_constants
 from onnxrd.pipeline.output import finish
 from onnxrd.quantizers import Shelf, Trellis
 from onnxrd.report.result import Result
@@ -74,8 +75,10 @@ class Compressor:
         weights: those to compress.
         skipped: the other floating-point constants with their reasons.
         held_out: the samples to measure on.
+        vectors: what may be stored in half precision, rounded, by name.
 
     Attributes:
+        halves: those vectors that are.
         methods: the best ones found so far, by rate.
     """
 
@@ -86,10 +89,15 @@ class Compressor:
         weights: Sequence[Weight],
         skipped: Mapping[str, str],
         held_out: Calibration,
+        vectors: Mapping[str, NDArray[Any]],
     ) -> None:
         assert job.data is not None
         self.job, self.prepared, self.weights = job, prepared, weights
-        self.skipped, self.held_out_data = skipped, held_out
+        known = {name: vectors[name] for name in vectors if name in self._shell.names}
+        self.halves = encodings.worth_halving(known, job.model.opset)
+        replace_constants(prepared, self.halves)
+        halved = {n: skipped[n].replace(STAYS, "in half precision") for n in self.halves}
+        self.skipped, self.held_out_data = {**skipped, **halved}, held_out
         self.network = self._network(job.data, MOST_SAMPLES)
         for weight in self.network.loose:
             if (scales := row_scales(self.network, weight)) is not None:
@@ -102,7 +110,9 @@ class Compressor:
     def _network(self, data: Calibration, most: int) -> Network:
         options = self.job.options
         model, few = self.job.model, _first(data, most)
-        return Network(model, self.prepared, self.weights, few, options.task, options.runtime)
+        network = Network(model, self.prepared, self.weights, few, options.task, options.runtime)
+        network.halves = self.halves
+        return network
 
     @cached_property
     def ladders(self) -> dict[str, Ladder]:
@@ -179,7 +189,8 @@ class Compressor:
     def nbytes(self, done: Quantization) -> int:
         """Bytes of the file, exactly."""
         fragments, _ = encode(self.job, done.weights, self._slots)
-        return self._file_size(fragments.values())
+        vectors = encodings.half(self._named(self.halves), self._slots)
+        return self._file_size([*fragments.values(), *vectors.values()])
 
     def _quantize(self, slope: float, method: Method) -> Quantization:
         steps, track = steps_at(self.ladders, slope), self.job.options.track
@@ -192,13 +203,21 @@ class Compressor:
         return self.held_out.measure(done.constants())
 
     @cached_property
+    def _shell(self) -> Shell:
+        return self.job.holding([weight.name for weight in self.weights])
+
+    def _named(self, vectors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Vectors by the names that they have in the file."""
+        return {self._shell.names[name]: vector for name, vector in vectors.items()}
+
+    @cached_property
     def _slots(self) -> dict[str, encodings.Slot]:
         names = [weight.name for weight in self.weights]
-        return encodings.slots(self.job.holding(names), names)
+        return encodings.slots(self._shell.model, [*names, *self._named(self.halves)])
 
     @cached_property
     def _file_size(self) -> encodings.FileSize:
-        return encodings.FileSize(self.job.holding(self._slots), self._slots)
+        return encodings.FileSize(self._shell.model, self._slots)
 
     def write(
         self, point: Point, temporary: Path, path: Path, data: Calibration | None = None
@@ -219,7 +238,8 @@ class Compressor:
             self.skipped,
             temporary,
             path,
-            constants=quantization.biases,
+            constants=self.halves | quantization.biases,
+            halves=self.halves,
             methods=self._methods(point),
         )
 
@@ -252,11 +272,13 @@ def prepared_compressor(
         OnnxrdError: as for `compress`.
     """
     prepared = original.prepared()
-    weights, skipped = choose(original, find_weights(original, prepared), options.exclude)
+    found = find_weights(original, prepared)
+    weights, skipped = choose(original, found, options.exclude)
+    vectors = halves(weight for weight in found if skipped.get(weight.name) == weight.skip)
     samples = load_data(data, original.inputs, samples=options.samples, seed=options.seed)
     fitted, held_out = samples.split(HELD_OUT, options.seed)
     job = prepare(original, _first(fitted, IMPORTANCE_SAMPLES), importance, options)
-    return Compressor(replace(job, data=fitted), prepared, weights, skipped, held_out)
+    return Compressor(replace(job, data=fitted), prepared, weights, skipped, held_out, vectors)
 
 
 def _on_trellis(way: str) -> str:

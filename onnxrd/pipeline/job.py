@@ -37,7 +37,7 @@ class Job:
 
     def holding(
         self, weights: Iterable[str], constants: Mapping[str, Array] | None = None
-    ) -> ir.Model:
+    ) -> "Shell":
         """A copy of the model to put encoded weights into, lean unless names are to be kept.
 
         Args:
@@ -47,8 +47,21 @@ class Job:
         model = self.model.holding(list(weights))
         replace_constants(model, constants or {})
         if not self.options.keep_names:
-            lean(model, names_of_weights(self.model))
-        return model
+            return Shell(model, lean(model, names_of_weights(self.model)))
+        return Shell(model, {name: name for name in model.graph.initializers})
+
+
+@dataclass(frozen=True, eq=False)
+class Shell:
+    """What is left of a model but for its weights.
+
+    Attributes:
+        model: it still holds them, and may be edited.
+        names: what the constants of its main graph are called, by their names in the original.
+    """
+
+    model: ir.Model
+    names: Mapping[str, str]
 
 
 def replace_constants(model: ir.Model, constants: Mapping[str, Array]) -> None:
@@ -88,7 +101,7 @@ def choose(
             )
     chosen = [w for w in found if not w.skip and w.name not in excluded]
     others = {
-        w.name: w.skip or "excluded"
+        w.name: "excluded" if w.name in excluded else w.skip
         for w in found
         if w.name in excluded or (w.skip and (w.floating or w.skip.startswith(QUANTIZED)))
     }

@@ -1,6 +1,6 @@
 """The compressed model as a file: written, verified, measured."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ def finish(
     path: Path,
     *,
     constants: Mapping[str, Array] | None = None,
+    halves: Collection[str] = (),
     methods: Mapping[str, str] | None = None,
 ) -> Result:
     """Write, verify and measure a compressed model.
@@ -44,6 +45,7 @@ def finish(
         temporary: where to write.
         path: where the file will be.
         constants: other constants of the graph that changed, by name.
+        halves: those of them that are in half precision.
         methods: weight → how it was quantized, in words.
 
     Raises:
@@ -51,7 +53,7 @@ def finish(
         VerificationError: it does not do what it should.
     """
     original = job.model
-    layers, warnings = _write(job, done, constants or {}, methods or {}, temporary)
+    layers, warnings = _write(job, done, constants or {}, halves, methods or {}, temporary)
     written = load(temporary)
     if not job.options.force and (not layers or written.nbytes >= original.nbytes):
         raise TargetError(
@@ -76,6 +78,7 @@ def _write(
     job: Job,
     done: Mapping[Weight, Quantized],
     constants: Mapping[str, Array],
+    halves: Collection[str],
     methods: Mapping[str, str],
     path: Path,
 ) -> tuple[list[Layer], tuple[str, ...]]:
@@ -84,14 +87,15 @@ def _write(
     Returns: what became of its weights, and what has to be said about it.
     """
     by_name = {weight.name: quantized for weight, quantized in done.items()}
-    smaller, dense = job.holding(by_name, constants), job.model.prepared()
+    shell, dense = job.holding(by_name, constants), job.model.prepared()
     replace_constants(dense, constants)
-    slots = encodings.slots(smaller, by_name)
+    vectors = {shell.names[name]: constants[name] for name in halves}
+    slots = encodings.slots(shell.model, [*by_name, *vectors])
     fragments, warnings = encode(job, by_name, slots)
     if job.options.encoding is None:
         fragments = {n: f for n, f in fragments.items() if f.encoding != "dense"}
-    encodings.write(smaller, fragments)
-    save(smaller, path)
+    encodings.write(shell.model, fragments | encodings.half(vectors, slots))
+    save(shell.model, path)
     layers = []
     for weight, quantized in done.items():
         if weight.name in fragments:
