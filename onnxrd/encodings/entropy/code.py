@@ -52,6 +52,11 @@ class Code:
     inner: NDArray[np.uint8]
 
     @property
+    def short_lengths(self) -> NDArray[np.uint8]:
+        """The same as `lengths`, in less memory."""
+        return self.lengths.astype(np.uint8)
+
+    @property
     def shortest(self) -> int:
         """Bits of the shortest code word."""
         return int(self.lengths.min())

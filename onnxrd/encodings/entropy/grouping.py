@@ -22,6 +22,9 @@ STREAM_NBYTES = 220
 FEW = 1 << 23
 """Up to so many weights it pays to try whether all streams had better share one kind of decoder."""
 
+MANY = 1 << 25
+"""Weights of a stream, unless it is a single one: six bytes of memory each when it is priced."""
+
 RUNS = (1, 2, 3, 4, 5, 6, 8, 12, LONGEST_RUN)
 """How many codes a symbol may stand for."""
 
@@ -47,7 +50,7 @@ def entropy_coded(
         turn: when to decode them, see `onnxrd.encodings.turns`.
         most: so many streams.
     """
-    groups = [{name: books[name] for name in names} for names in grouped(books, most)]
+    groups = [part for names in grouped(books, most) for part in _parted(names, books)]
     runs = [_best_run(group, slots, min(automaton.STEPS)) for group in groups]
     trials: list[dict[str, Fragment]] = [{} for _ in automaton.STEPS]
     kinds = set()
@@ -65,6 +68,19 @@ def entropy_coded(
     for group, run in zip(groups, runs):
         alike |= shared_stream(group, slots, run, steps, turn, kind) or {}
     return min(best, alike, key=_nbytes_together)
+
+
+def _parted(names: Sequence[str], books: Mapping[str, Book]) -> list[dict[str, Book]]:
+    """Weights of a stream, in several streams if they are too many to be priced at a time."""
+    parts: list[dict[str, Book]] = [{}]
+    size = 0
+    for name in names:
+        size += math.prod(books[name].shape)
+        if size > MANY and parts[-1]:
+            parts.append({})
+            size = math.prod(books[name].shape)
+        parts[-1][name] = books[name]
+    return parts
 
 
 def _nbytes_together(fragments: Mapping[str, Fragment]) -> int:

@@ -11,7 +11,7 @@ CHUNK = 1 << 20
 """Symbols packed at a time, to bound the memory."""
 
 
-def cuts(lengths: NDArray[np.int64], lane: int) -> NDArray[np.int64]:
+def cuts(lengths: NDArray[np.integer], lane: int) -> NDArray[np.int64]:
     """Where lanes begin: each holds as many whole words as fit.
 
     Args:
@@ -21,15 +21,22 @@ def cuts(lengths: NDArray[np.int64], lane: int) -> NDArray[np.int64]:
     Returns:
         [lanes + 1], index of the first word of each lane, and m.
     """
-    ends = np.cumsum(lengths)
-    starts, reached = [0], 0
-    while starts[-1] < len(ends):
-        starts.append(bisect_right(ends, reached + lane, starts[-1]))
-        reached = int(ends[starts[-1] - 1])
+    starts = [0]
+    while starts[-1] < len(lengths):
+        first = starts[-1]
+        ends = np.cumsum(lengths[first : first + CHUNK], dtype=np.int64)
+        complete = first + len(ends) == len(lengths)
+        here = reached = 0
+        while here < len(ends):
+            here = bisect_right(ends, reached + lane, here)
+            if here == len(ends) and not complete:
+                break  # what follows may fit in, too
+            starts.append(first + here)
+            reached = int(ends[here - 1])
     return np.array(starts)
 
 
-def packed(ids: NDArray[np.int64], code: Code, steps: int) -> NDArray[np.uint8]:
+def packed(ids: NDArray[np.integer], code: Code, steps: int) -> NDArray[np.uint8]:
     """The lanes [lanes, steps], each filled up with zeros.
 
     The zeros behind the last word of a lane are fewer than the bits of the next word, so they are
@@ -40,7 +47,7 @@ def packed(ids: NDArray[np.int64], code: Code, steps: int) -> NDArray[np.uint8]:
         code: their code.
         steps: bytes of a lane.
     """
-    starts = cuts(code.lengths[ids], 8 * steps)
+    starts = cuts(code.short_lengths[ids], 8 * steps)
     result = np.zeros((len(starts) - 1, steps), np.uint8)
     at_once = max(1, CHUNK * (len(starts) - 1) // len(ids))
     for lane in range(0, len(result), at_once):
@@ -49,7 +56,7 @@ def packed(ids: NDArray[np.int64], code: Code, steps: int) -> NDArray[np.uint8]:
     return result
 
 
-def spare_words(last_lane: NDArray[np.int64], code: Code, steps: int) -> int:
+def spare_words(last_lane: NDArray[np.integer], code: Code, steps: int) -> int:
     """How many words of zeros follow the last word.
 
     Args:
@@ -57,11 +64,11 @@ def spare_words(last_lane: NDArray[np.int64], code: Code, steps: int) -> int:
         code: their code.
         steps: bytes of a lane.
     """
-    return int(8 * steps - last_lane.sum()) // code.longest
+    return int(8 * steps - last_lane.sum(dtype=np.int64)) // code.longest
 
 
 def _rows(
-    ids: NDArray[np.int64], starts: NDArray[np.int64], code: Code, steps: int
+    ids: NDArray[np.integer], starts: NDArray[np.int64], code: Code, steps: int
 ) -> NDArray[np.uint8]:
     """Some of the lanes: [len(starts) - 1, steps]."""
     some = ids[starts[0] : starts[-1]]

@@ -1,8 +1,9 @@
 """Several weights in one stream of Huffman codes, with the exact bytes of each part."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,6 @@ from onnxrd.quantizers import Codebook, Quantized, Sparse, Trellis, weight_dtype
 from onnxrd.quantizers.trellis import PERIOD
 
 NAME = "huffman"
-MOST_SYMBOLS = 1 << 14
-"""More are not considered: onnxruntime makes a table of 256 transitions for each, at load."""
-
 
 Book = Codebook | Trellis
 """A weight that has codes."""
@@ -62,6 +60,16 @@ def _stored(book: Book) -> int:
     """How many codes of a weight are in the stream."""
     size = math.prod(book.shape)
     return size + -size % PERIOD if isinstance(book, Trellis) else size
+
+
+@dataclass(frozen=True, eq=False)
+class _Codes:
+    """The codes of weights, one weight in memory at a time."""
+
+    books: Mapping[str, Book]
+
+    def __iter__(self) -> Iterator[NDArray[np.int16]]:
+        return map(signed_codes, self.books.values())
 
 
 @dataclass(frozen=True)
@@ -111,8 +119,8 @@ def stream_of(
     kind: Kind | None = None,
 ) -> "Stream | None":
     """See `shared_stream`."""
-    found = symbols([signed_codes(book) for book in books.values()], run)
-    if found is None or len(found.counts) > MOST_SYMBOLS:
+    found = symbols(_Codes(books), run)
+    if found is None:
         return None
     code = huffman_code(found.counts)
     kind = kind or Kind(_apart(code), len(found.counts) > 255)
@@ -145,7 +153,7 @@ class Stream:
         """All that decodes the stream, as shared parts, and the names of each weight's codes."""
         slot = replace(self.slots[0], stem=f"{self.slots[0].stem}-", inner=True)
         stem, opset, wide = slot.stem, slot.opset, self.kind.wide
-        lengths = self.code.lengths[self.symbols.ids]
+        lengths = self._lengths
         starts = lanes.cuts(lengths, 8 * steps)
         spare = lanes.spare_words(lengths[starts[-2] :], self.code, steps)
         made = ir.Value(
@@ -202,7 +210,7 @@ class Stream:
         books, run, code = self.books, self.symbols.runs.shape[1], self.code
 
         def pack() -> Array:
-            found = symbols([signed_codes(book) for book in books.values()], run)
+            found = symbols(_Codes(books), run)
             assert found is not None
             return lanes.packed(found.ids, code, steps)
 
@@ -210,11 +218,22 @@ class Stream:
 
     def _portions(self) -> list[int]:
         """Bytes of the code words of each weight; those of a symbol that two share, by halves."""
-        run = self.symbols.runs.shape[1]
-        reached = np.concatenate([[0], np.cumsum(self.code.lengths[self.symbols.ids])])
-        edges = np.cumsum([0, *map(_stored, self.books.values())]) / run
-        bits = np.interp(edges, np.arange(len(reached)), reached)
-        return [math.ceil(b / 8) for b in np.diff(bits)]
+        run, lengths, position = self.symbols.runs.shape[1], self._lengths, 0
+        reached, before = 0.0, 0.0
+        portions = []
+        for end in np.cumsum([*map(_stored, self.books.values())]):
+            whole, part = divmod(int(end), run)
+            reached += int(lengths[position:whole].sum(dtype=np.int64))
+            position = whole
+            here = reached + (part / run * float(lengths[whole]) if part else 0)
+            portions.append(math.ceil((here - before) / 8))
+            before = here
+        return portions
+
+    @cached_property
+    def _lengths(self) -> NDArray[np.uint8]:
+        """[⌈n/d⌉], bits of each symbol's code word."""
+        return self.code.short_lengths[self.symbols.ids]
 
 
 def _apart(code: Code) -> int:
