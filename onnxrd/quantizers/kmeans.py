@@ -12,6 +12,9 @@ from onnxrd.quantizers.quantized import Array, Codebook
 _MAX_CLUSTERS = 65536
 _MAX_LLOYD = 1000  # two or three suffice
 
+MOST_POINTS = 1 << 22
+"""Points that cells are sought for; Lloyd's iterations see every weight."""
+
 
 def weighted_kmeans(
     weight: Array, importance: Array | None, clusters: int, *, pinned_zero: bool = False
@@ -137,7 +140,8 @@ def merged_points(value: Floats, mass: Floats, pinned: bool) -> Points:
 
     Masses become integers that sum to about 2^52: differences of their prefix sums are then exact,
     and a cell's mass fits its moment even if an outlier has taken up all the digits. Equal values
-    are merged if there are many; a few do no harm, as it never pays to cut between them.
+    are merged if there are many; a few do no harm, as it never pays to cut between them. So are
+    neighbours, to their mean, where there are more than `MOST_POINTS`.
 
     Args:    value, mass: [n], ascending and >= 0.
     """
@@ -152,12 +156,26 @@ def merged_points(value: Floats, mass: Floats, pinned: bool) -> Points:
     if np.count_nonzero(new) < 0.9 * len(new):
         starts = np.append(0, np.flatnonzero(new) + 1)
         value, mass = value[starts], np.add.reduceat(mass, starts)
+    if len(value) > MOST_POINTS:
+        starts = _runs(value)
+        moment = np.add.reduceat(mass * value, starts)
+        mass = np.add.reduceat(mass, starts)
+        value = moment / mass
     sums = np.zeros((2, len(value) + 1))
     whole = mass.astype(np.int64)
     sums[0, 1:] = whole.cumsum(out=whole)  # integers add up eight times as fast as floats
     np.cumsum(np.multiply(mass, value, out=mass), out=sums[1, 1:])
     zero = int(np.searchsorted(value, 0.0)) if pinned else None
     return Points(value, sums[0], sums[1], zero)
+
+
+def _runs(value: Floats) -> Ints:
+    """Where runs of neighbours begin that are few, and short by number and by extent."""
+    half = MOST_POINTS // 2
+    bins = (value - value[0]) * ((half - 1) / (value[-1] - value[0]))
+    new = np.diff(bins.astype(np.int32), prepend=-1) > 0
+    new[:: -(-len(value) // half)] = True
+    return np.flatnonzero(new)
 
 
 def _fitted_means(points: Points, clusters: int) -> Floats:

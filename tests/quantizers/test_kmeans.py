@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from sklearn.cluster import KMeans
 
 from onnxrd.errors import ImportanceError, ModelError, SettingError
-from onnxrd.quantizers import rule1_residual, weighted_distortion, weighted_kmeans
+from onnxrd.quantizers import kmeans, rule1_residual, weighted_distortion, weighted_kmeans
 from onnxrd.quantizers.kmeans import merged_points
 from onnxrd.quantizers.partition import even_cuts, exact_cuts, partition, refined_cuts
 
@@ -169,6 +169,22 @@ def test_weights_without_importance_do_not_move_the_levels(case, clusters):
     np.testing.assert_allclose(
         found.levels, mattering.levels, rtol=epsilon(weight), atol=epsilon(weight) * scale
     )
+
+
+@pytest.mark.parametrize("pinned_zero", [False, True])
+@pytest.mark.parametrize("clusters", [4, 16, 100])
+def test_neighbours_that_are_merged_cost_next_to_nothing(monkeypatch, clusters, pinned_zero):
+    rng = np.random.default_rng(clusters)
+    weight = rng.laplace(size=60_000).astype(np.float32)
+    h = rng.lognormal(size=weight.size).astype(np.float32)
+
+    def distortion():
+        book = weighted_kmeans(weight, h, clusters, pinned_zero=pinned_zero)
+        return weighted_distortion(weight, book.dequantize(), h)
+
+    every_point = distortion()
+    monkeypatch.setattr(kmeans, "MOST_POINTS", 20_000)
+    assert distortion() <= 1.002 * every_point
 
 
 @steady
