@@ -11,8 +11,9 @@ Which one? Let `cheapest_together` choose, or force one by its name:
 | `native_int4` | codebooks of up to 16 levels       | 4; up to 4 levels, from opset 25: 2 | 21    |
 | `word_lut`    | big ones of 7…9 and 17…40 levels   | 3.2 and 5.33                        | 12    |
 | `byte_codes`  | any codebook                       | 8; above 256 levels: 16             | 7     |
+| `vector_codes`| codebooks of vectors of d weights  | 8 / d; above 256 vectors: 16 / d    | 7     |
 | `gap`         | weights that are mostly zero       | density × (2…8 + bits of a value)   | 11    |
-| `huffman`     | codebooks and trellises, together  | the entropy of the codes + 1 %      | 11    |
+| `huffman`     | all that has codes, together       | the entropy of the codes + 1 %      | 11    |
 | `fill`        | weights with one value             | 0                                   | 9     |
 | `dense`       | anything                           | 32 (float32)                        | any   |
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnxrd.encodings.encoding import Encoding
 from onnxrd.encodings.fragment import Array, Builder, Fragment
 from onnxrd.encodings.slot import Slot
-from onnxrd.quantizers import Codebook, Quantized, Trellis, weight_dtype
+from onnxrd.quantizers import Codebook, Quantized, Sparse, weight_dtype
 
 
 def nonzero(values: Array) -> NDArray[np.bool_]:
@@ -19,11 +19,11 @@ def nonzero(values: Array) -> NDArray[np.bool_]:
 
 
 def _accepts(quantized: Quantized, slot: Slot) -> bool:
-    if slot.opset < 9 or 0 in quantized.shape or isinstance(quantized, Trellis):
+    if slot.opset < 9 or 0 in quantized.shape:
         return False
     if isinstance(quantized, Codebook):
         return int(np.count_nonzero(quantized.counts)) == 1
-    return not nonzero(quantized.values).any()
+    return isinstance(quantized, Sparse) and not nonzero(quantized.values).any()
 
 
 def _encode(quantized: Quantized, slot: Slot) -> Fragment:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnxrd.encodings import wire
 from onnxrd.encodings.slot import Slot
-from onnxrd.quantizers import Codebook, Quantized, weight_dtype
+from onnxrd.quantizers import Codebook, Quantized, VectorCodebook, weight_dtype
 
 Array = NDArray[Any]
 
@@ -293,7 +293,7 @@ class Builder:
         if self._nodes and not self.slot.inner and not portion:
             notes = self._nodes[-1].metadata_props
             notes.add(key="encoding", value=encoding)
-            if isinstance(quantized, Codebook):
+            if isinstance(quantized, Codebook | VectorCodebook):
                 notes.add(key="levels", value=str(len(quantized.levels)))
             bits = 8 * sum(tensor.nbytes for tensor in self._tensors.values())
             notes.add(key="bits", value=f"{bits / max(1, math.prod(quantized.shape)):.2f}")

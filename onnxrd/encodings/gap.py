@@ -23,7 +23,7 @@ from onnxrd.encodings.fragment import Array, Builder, Fragment, decoder
 from onnxrd.encodings.native_int4 import NATIVE_INT4, native_dtype
 from onnxrd.encodings.slot import Slot
 from onnxrd.encodings.word_lut import WORD_LUT
-from onnxrd.quantizers import Codebook, Quantized, Sparse, Trellis, weight_dtype
+from onnxrd.quantizers import Codebook, Quantized, Sparse, weight_dtype
 
 LONGEST = (255, 15, 5, 3)
 """The longest gaps to choose from: a byte holds 1, 2, 3 or 4 of the symbols 0…longest."""
@@ -91,7 +91,7 @@ def _is_stored(quantized: Codebook | Sparse) -> NDArray[np.bool_]:
 
 
 def _accepts(quantized: Quantized, slot: Slot) -> bool:
-    if isinstance(quantized, Trellis):
+    if not isinstance(quantized, Codebook | Sparse):
         return False
     dtype = weight_dtype(quantized)
     if slot.opset < 11 or dtype.name not in _ZEROS or math.prod(quantized.shape) >= 2**31:
@@ -132,7 +132,7 @@ def _add_gaps(builder: Builder, gaps: Array, longest: int) -> str:
 
 
 def _encode(quantized: Quantized, slot: Slot) -> Fragment:
-    assert not isinstance(quantized, Trellis)
+    assert isinstance(quantized, Codebook | Sparse)
     stored = _is_stored(quantized)
     fragments = (_with_gaps(quantized, slot, stored, longest) for longest in LONGEST)
     return min(fragments, key=lambda fragment: fragment.nbytes)

@@ -124,6 +124,18 @@ def stores_digits(slot: Slot) -> bool:
     return slot.opset < 12 or not slot.has_functions
 
 
+def joined(opset: int, cut: int) -> str:
+    """The end of a decoder, runs u [⌈n/d⌉, d], shape s → w [*weight].
+
+    Args:
+        opset: version of the standard operators; before 10 a body with a cut depends on n.
+        cut: n, if d does not divide it; else 0.
+    """
+    if not cut:
+        return "\nw = Reshape(u, s)"
+    return _CUT if opset >= 10 else _CUT_BEFORE_OPSET_10.replace("ENTRIES", str(cut))
+
+
 def _decoder(slot: Slot, cut: int) -> onnx.FunctionProto:
     """The function (words [⌈n/d⌉], levels [L], shape[, digits [L^d, d]]) → [*weight].
 
@@ -132,12 +144,6 @@ def _decoder(slot: Slot, cut: int) -> onnx.FunctionProto:
         cut: n, if d does not divide it; else 0.
     """
     stored = stores_digits(slot)
-    body = (_STORED_DIGITS if stored else _DIGITS) + _RUNS
-    if not cut:
-        body += "\nw = Reshape(u, s)"
-    elif slot.opset >= 10:
-        body += _CUT
-    else:
-        body += _CUT_BEFORE_OPSET_10.replace("ENTRIES", str(cut))
+    body = (_STORED_DIGITS if stored else _DIGITS) + _RUNS + joined(slot.opset, cut)
     signature = f"{'lut_cut' if cut else 'lut'} (q, l, s{', j' if stored else ''}) => (w)"
     return decoder(slot.opset, signature, body)

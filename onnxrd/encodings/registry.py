@@ -8,7 +8,7 @@ from onnxrd.encodings.byte_codes import BYTE_CODES
 from onnxrd.encodings.byte_lut import BYTE_LUT
 from onnxrd.encodings.dense import DENSE
 from onnxrd.encodings.encoding import Encoding
-from onnxrd.encodings.entropy import HUFFMAN, accepts, entropy_coded, in_turns
+from onnxrd.encodings.entropy import HUFFMAN, Book, accepts, entropy_coded, in_turns
 from onnxrd.encodings.fill import FILL
 from onnxrd.encodings.fragment import Fragment, together_nbytes
 from onnxrd.encodings.gap import GAP
@@ -16,9 +16,10 @@ from onnxrd.encodings.limit import within
 from onnxrd.encodings.native_int4 import NATIVE_INT4
 from onnxrd.encodings.slot import Slot
 from onnxrd.encodings.turns import MOST_TURNS, possible
+from onnxrd.encodings.vector_codes import VECTOR_CODES
 from onnxrd.encodings.word_lut import WORD_LUT
 from onnxrd.errors import SettingError
-from onnxrd.quantizers import Codebook, Quantized, Sparse, Trellis
+from onnxrd.quantizers import Codebook, Quantized, Sparse
 
 ENCODINGS: tuple[Encoding, ...] = (
     DENSE,
@@ -27,6 +28,7 @@ ENCODINGS: tuple[Encoding, ...] = (
     BYTE_LUT,
     BYTE_CODES,
     WORD_LUT,
+    VECTOR_CODES,
     GAP,
     HUFFMAN,
 )
@@ -132,9 +134,7 @@ def leaner(
     return within(load_limit, fragments, table, streams, most)
 
 
-def _books(
-    quantized: Mapping[str, Quantized], slots: Mapping[str, Slot]
-) -> dict[str, Codebook | Trellis]:
+def _books(quantized: Mapping[str, Quantized], slots: Mapping[str, Slot]) -> dict[str, Book]:
     """The weights that streams can take."""
     return {
         name: _trimmed(q)
@@ -161,7 +161,7 @@ def _cheapest_apart(
 
 
 def _with_streams(
-    best: dict[str, Fragment], books: Mapping[str, Codebook | Trellis], slots: Mapping[str, Slot]
+    best: dict[str, Fragment], books: Mapping[str, Book], slots: Mapping[str, Slot]
 ) -> dict[str, Fragment]:
     """Entropy-coded streams instead, for all the weights that take fewer bytes there."""
     inside = dict(books)
@@ -191,7 +191,7 @@ def _price(fragment: Fragment, paid: Collection[str] | None) -> int:
     return fragment.nbytes + sum(n for k, n in fragment.shared_nbytes.items() if k not in paid)
 
 
-def _trimmed(quantized: Codebook | Trellis) -> Codebook | Trellis:
+def _trimmed(quantized: Book) -> Book:
     """Without the levels at the ends that no weight has; those between keep the grid uniform."""
     if not isinstance(quantized, Codebook):
         return quantized

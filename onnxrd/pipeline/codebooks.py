@@ -1,7 +1,7 @@
 """The paper's two compressors: codebooks of a few levels, and pruning."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from onnxrd.options import Options
 from onnxrd.pipeline.grids import Grids
 from onnxrd.pipeline.job import PathLike, choose, files_of, prepare
 from onnxrd.pipeline.output import finish
+from onnxrd.pipeline.vectors import Vectors, shorter
 from onnxrd.quantizers import Quantized
 from onnxrd.report.result import Result
 
@@ -29,6 +30,7 @@ def quantize(
     keep: float = 1.0,
     bits: float | None = None,
     trellis: bool = False,
+    vector: int | None = None,
     data: Any = None,
     importance: PathLike | Importance | None = None,
     options: Options | None = None,
@@ -46,6 +48,9 @@ def quantize(
         bits: take grids instead of clusters, of at most so many bits a weight on average.
         trellis: two such grids with a trellis of 32 states: a tenth of a bit fewer for the same
             distortion, half a bit if importance varies a lot, but twice the time to load.
+        vector: so many weights in a row, 2 to 8, share a code, and each of the clusters is a vector
+            of so many; fewer where a weight is too small for such a table. Half the bits of levels
+            that are as good, if importance varies a lot; a tenth if not.
         data: calibration data in any form that `onnxrd.calibration.load` takes.
         importance: measured before, instead of by way of the data; a path or a value.
         options: see there.
@@ -54,6 +59,11 @@ def quantize(
         OnnxrdError: see `onnxrd.errors`; nothing has been written then.
     """
     options = options or Options()
+    if vector is not None:
+        if bits is not None or trellis or keep != 1:
+            raise SettingError("vectors are clusters: no bits, no trellis, and nothing pruned.")
+        quantizer = Vectors(clusters, vector, options.seed)
+        return _compress(model, output, quantizer, data, importance, options)
     if bits is not None:
         return _compress(model, output, Grids(bits, trellis), data, importance, options)
     if trellis:
@@ -124,7 +134,12 @@ def _compress(
         tracked = options.track(pairs, "quantizing", len(weights))
         shelf = quantizers.Shelf(scratch(temporary))
         done = {weight: shelf.put(quantized) for weight, quantized in tracked}
-        methods = {weight.name: _METHODS.get(type(quantizer), "") for weight in weights}
+        if isinstance(quantizer, Vectors):
+            methods = {weight.name: quantizer.method(book) for weight, book in done.items()}
+            said = shorter(quantizer, list(done.values()))
+            job = replace(job, warnings=(*job.warnings, *said))
+        else:
+            methods = {weight.name: _METHODS.get(type(quantizer), "") for weight in weights}
         return finish(job, done, skipped, temporary, path, methods=methods)
 
 

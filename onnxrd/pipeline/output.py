@@ -16,7 +16,7 @@ from onnxrd.graph.model import Model, load, save, scratch
 from onnxrd.graph.weights import Weight
 from onnxrd.pipeline.encode import encode
 from onnxrd.pipeline.job import Job, replace_constants
-from onnxrd.quantizers import Codebook, Quantized, Trellis
+from onnxrd.quantizers import Codebook, Quantized, Trellis, VectorCodebook
 from onnxrd.report.result import Layer, Result
 
 Array = NDArray[Any]
@@ -134,7 +134,7 @@ def _layer(job: Job, weight: Weight, quantized: Quantized, fragment: encodings.F
         weight.name,
         weight.role,
         weight.shape,
-        len(quantized.levels) if isinstance(quantized, Codebook) else None,
+        len(quantized.levels) if isinstance(quantized, Codebook | VectorCodebook) else None,
         float(np.count_nonzero(approximation)) / weight.size,
         fragment.encoding,
         fragment.nbytes + fragment.portion,
@@ -144,6 +144,7 @@ def _layer(job: Job, weight: Weight, quantized: Quantized, fragment: encodings.F
         ),
         job.importance.proxies.get(weight.name, ""),
         step=_step(quantized),
+        together=quantized.dimensions if isinstance(quantized, VectorCodebook) else 1,
     )
 
 

@@ -9,6 +9,8 @@ from onnxrd.quantizers.quantized import Codebook, Quantized, Sparse, weight_dtyp
 from onnxrd.quantizers.quartic import quartic_kmeans
 from onnxrd.quantizers.shelf import Shelf
 from onnxrd.quantizers.trellis import Trellis, state_bits
+from onnxrd.quantizers.vector_fit import vector_kmeans
+from onnxrd.quantizers.vectors import VectorCodebook
 from onnxrd.quantizers.viterbi import on_trellis
 
 __all__ = [
@@ -17,6 +19,7 @@ __all__ = [
     "Shelf",
     "Sparse",
     "Trellis",
+    "VectorCodebook",
     "on_grid",
     "on_trellis",
     "prune",
@@ -25,6 +28,7 @@ __all__ = [
     "rule1_residual",
     "state_bits",
     "thinned",
+    "vector_kmeans",
     "weight_dtype",
     "weighted_distortion",
     "weighted_kmeans",

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.quantizers.trellis import Trellis
+from onnxrd.quantizers.vectors import VectorCodebook
 
 Array = NDArray[Any]
 
@@ -101,11 +102,11 @@ class LateSparse(Sparse):
         return tuple(vars(self)["_shape"])
 
 
-Quantized = Codebook | Sparse | Trellis
+Quantized = Codebook | VectorCodebook | Sparse | Trellis
 
 
 def weight_dtype(quantized: Quantized) -> np.dtype[Any]:
     """The dtype of the weight."""
     if isinstance(quantized, Sparse):
         return quantized.values.dtype
-    return (quantized.levels if isinstance(quantized, Codebook) else quantized.step).dtype
+    return (quantized.step if isinstance(quantized, Trellis) else quantized.levels).dtype

@@ -8,6 +8,7 @@ import numpy as np
 
 from onnxrd.quantizers.quantized import Array, Codebook, LateCodebook, LateSparse, Quantized
 from onnxrd.quantizers.trellis import Trellis
+from onnxrd.quantizers.vectors import VectorCodebook
 
 
 class Shelf:
@@ -23,9 +24,9 @@ class Shelf:
     def put(self, quantized: Quantized) -> Quantized:
         """The same weight, out of memory until its codes or values are asked for.
 
-        A trellis-coded weight stays as it is.
+        Trellis-coded weights and those of vectors stay as they are.
         """
-        if isinstance(quantized, Trellis):
+        if isinstance(quantized, Trellis | VectorCodebook):
             return quantized
         self._count += 1
         path = self._folder / f"{self._count}.npy"

@@ -16,7 +16,7 @@ class Layer:
         name: of the weight.
         role: convolution, linear, embedding or recurrent.
         shape: of the weight.
-        levels: distinct values it may take; None if kept entries are as they were.
+        levels: distinct values it may take, or vectors; None if kept entries are as they were.
         kept: share of its entries that are not zero.
         encoding: how it is stored.
         nbytes: of all that is stored for it alone.
@@ -24,6 +24,7 @@ class Layer:
         distortion: ½ Σ h Δ²; nats (or squared output) unless importance is identity.
         proxy: the operator that kept its importance from being measured, if any.
         method: how its levels and codes were found, in words.
+        together: how many of its entries share a code; above 1 its levels are vectors of so many.
         step: between neighbouring levels, where all of them are multiples of it.
         rivals: name of another encoding that it could have had → bytes it would take there.
     """
@@ -40,6 +41,7 @@ class Layer:
     proxy: str = ""
     method: str = ""
     step: float | None = None
+    together: int = 1
     rivals: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -144,6 +144,7 @@ def importance_table(importance: Importance) -> RenderableType:
 def _layer_row(layer: Layer, total: float) -> tuple[str, ...]:
     entries = f"{math.prod(layer.shape):,}"
     levels = "" if layer.levels is None else str(layer.levels)
+    levels += f" × {layer.together}" if layer.together > 1 else ""
     share = f"{layer.distortion / total:.1%}" if total else ""
     name = layer.name + (" (no derivative)" if layer.proxy else "")
     kept = f"{layer.kept:.1%}"

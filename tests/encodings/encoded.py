@@ -8,7 +8,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 
 from onnxrd import encodings
-from onnxrd.quantizers import Codebook, Sparse
+from onnxrd.quantizers import Codebook, Sparse, VectorCodebook
 
 LEVELS = {
     "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
@@ -38,6 +38,14 @@ def codebook(rng, shape, levels, dtype=np.float32, *, zero=False):
     size = int(np.prod(shape, dtype=int))
     codes = rng.permutation(np.arange(size) % levels).reshape(shape)
     return Codebook(codes.astype(np.uint8 if levels <= 256 else np.uint16), values)
+
+
+def vectors(rng, shape, dimensions, count, dtype=np.float32):
+    """Random codes of random vectors; all are used if there are enough runs."""
+    runs = -(-int(np.prod(shape, dtype=int)) // dimensions)
+    levels = rng.normal(size=(min(count, runs), dimensions)).astype(dtype)
+    codes = rng.permutation(np.arange(runs) % len(levels))
+    return VectorCodebook(codes.astype(np.uint8 if count <= 256 else np.uint16), levels, shape)
 
 
 def sparse(rng, shape, density, dtype=np.float32):

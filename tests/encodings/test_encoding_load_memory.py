@@ -9,7 +9,7 @@ import onnx.inliner
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
-from encoded import codebook, model, run, sparse
+from encoded import codebook, model, run, sparse, vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,7 @@ from onnxrd import encodings
 from onnxrd.encodings import ENCODINGS
 from onnxrd.quantizers import Codebook, Trellis
 
-rng = np.random.default_rng(3)
+rng, more = np.random.default_rng(3), np.random.default_rng(4)
 
 
 def gaussian(shape, step, dtype=np.float32):
@@ -58,6 +58,9 @@ WEIGHTS = {
     "one value": codebook(rng, (300, 200), 1),
     "sparse": sparse(rng, (300, 200), 0.1),
     "sparse codes": Codebook(rng.binomial(3, 0.03, (300, 200)).astype(np.uint8), np.arange(4.0)),
+    "vectors": vectors(more, (300, 200), 3, 200),
+    "vectors cut": vectors(more, (401, 103), 4, 300, np.float64),
+    "few vectors": vectors(more, (300, 201), 8, 5, np.float16),
     "gaussian": gaussian((300, 200), 0.8),
     "trellis": Trellis(
         np.rint(rng.standard_normal((300, 200))).astype(np.int16), np.asarray(np.float32(2))

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from encoded import VERSIONS, codebook, compress, model, run, same_bits, sparse
+from encoded import VERSIONS, codebook, compress, model, run, same_bits, sparse, vectors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -29,8 +29,12 @@ def networks(draw):
         shape = tuple(draw(st.lists(st.sampled_from([1, 2, 3, 5, 8, 13]), max_size=4)))
         size = int(np.prod(shape, dtype=int))
         dtype = draw(st.sampled_from([np.float32, np.float16, np.float64]))
-        if draw(st.booleans()):
+        kind = draw(st.sampled_from(["sparse", "vectors", "codebook", "codebook"]))
+        if kind == "sparse":
             weights[name] = sparse(seed, shape, draw(st.floats(0, 1)), dtype)
+        elif kind == "vectors":
+            d = draw(st.integers(2, 8))
+            weights[name] = vectors(seed, shape, d, draw(st.integers(1, 300)), dtype)
         else:
             levels = min(size, draw(st.integers(1, 300)))
             weights[name] = codebook(seed, shape, levels, dtype, zero=draw(st.booleans()))

@@ -6,7 +6,17 @@ from functools import cache
 import numpy as np
 import onnx
 import pytest
-from encoded import VERSIONS, codebook, compress, model, run, same_bits, session, sparse
+from encoded import (
+    VERSIONS,
+    codebook,
+    compress,
+    model,
+    run,
+    same_bits,
+    session,
+    sparse,
+    vectors,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +46,12 @@ def zoo():
             found[f"density {density} {shape} {dtype.__name__}"] = sparse(
                 rng, shape, density, dtype
             )
+    for d, count in ((2, 300), (2, 5), (3, 16), (4, 2), (5, 40), (6, 256), (7, 4), (8, 9)):
+        for shape in (SHAPES[len(found) % len(SHAPES)], (d, 30), (40, 41)):
+            dtype = DTYPES[len(found) % 3]
+            found[f"{count} vectors of {d} {shape} {dtype.__name__}"] = vectors(
+                rng, shape, d, count, dtype
+            )
     mostly = np.where(rng.random(1640) < 0.01, rng.integers(1, 9, 1640), 0).reshape(40, 41)
     found["bridged"] = Codebook(mostly.astype(np.uint8), np.arange(9, dtype=np.float32))
     found["dense enough"] = Codebook((mostly > 4).astype(np.uint8), np.float16([0, 2]))
@@ -44,6 +60,7 @@ def zoo():
     found["column major"] = Codebook(np.asfortranarray(found["bridged"].codes), np.arange(9.0))
     found["word_lut"] = codebook(rng, (300, 67), 20)
     found["word_lut cut"] = codebook(rng, (301, 67), 20)
+    found["vectors in words"] = vectors(rng, (600, 101), 3, 20)
     return found
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from onnxrd import encodings
-from onnxrd.quantizers import Codebook, Shelf, Sparse
+from onnxrd.quantizers import Codebook, Shelf, Sparse, VectorCodebook
 from tests.networks import rng
 
 
@@ -27,6 +27,12 @@ def test_what_comes_back_is_the_same(quantized, tmp_path):
     if isinstance(quantized, Codebook):
         np.testing.assert_array_equal(shelved.counts, quantized.counts)
         np.testing.assert_array_equal(shelved.codes, quantized.codes)
+
+
+def test_vectors_stay_as_they_are(tmp_path):
+    book = VectorCodebook(np.zeros(3, np.uint8), np.ones((1, 2), np.float32), (5,))
+    assert Shelf(tmp_path).put(book) is book
+    assert not list(tmp_path.iterdir())
 
 
 def test_priced_weights_take_no_memory(tmp_path):

@@ -38,6 +38,13 @@ from onnxrd.cli.console import print_result
     is_flag=True,
     help="With --bits: two grids and a trellis. .1 to .5 bits fewer, but slower to load.",
 )
+@click.option(
+    "--vector",
+    metavar="D",
+    type=click.IntRange(2, 8),
+    help="Let D weights in a row share a code: each cluster is a vector. Small weights get shorter "
+    "ones.",
+)
 @parameters.compression
 @parameters.data
 @parameters.samples(512)
@@ -50,6 +57,7 @@ def quantize(
     ratio: float,
     bits: float | None,
     trellis: bool,
+    vector: int | None,
     data: str | None,
     importance: Path | None,
     as_json: bool,
@@ -62,7 +70,11 @@ def quantize(
     onnxrd quantize model.onnx -o small.onnx --clusters 8 --importance importance.npz
     onnxrd quantize model.onnx -o small.onnx --clusters 16 --ratio 0.5 --data calib.npz
     onnxrd quantize model.onnx -o small.onnx --bits 3 --trellis --data calib.npz
+    onnxrd quantize model.onnx -o small.onnx --vector 4 --clusters 256 --data calib.npz
     """
+    others = parameters.given("ratio", "bits", "trellis")
+    if vector is not None and others:
+        raise click.UsageError(f"--{others[0]} does not go with --vector: give --clusters only.")
     given = parameters.given("clusters", "ratio")
     if bits is not None and given:
         raise click.UsageError(f"--{given[0]} has no effect: --bits stands for grids.")
@@ -73,6 +85,7 @@ def quantize(
         keep=ratio,
         bits=bits,
         trellis=trellis,
+        vector=vector,
         data=data,
         importance=importance,
         options=parameters.options(**rest),

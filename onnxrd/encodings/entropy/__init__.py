@@ -14,13 +14,14 @@ from onnxrd.encodings.entropy.estimate import estimated_nbytes
 from onnxrd.encodings.entropy.grid import spacing
 from onnxrd.encodings.entropy.grouping import encode, entropy_coded
 from onnxrd.encodings.entropy.several import in_turns
-from onnxrd.encodings.entropy.stream import NAME, accepts, shared_stream
+from onnxrd.encodings.entropy.stream import NAME, Book, accepts, shared_stream
 
 HUFFMAN = Encoding(NAME, accepts, encode)
 """A stream for a single weight."""
 
 __all__ = [
     "HUFFMAN",
+    "Book",
     "accepts",
     "entropy_coded",
     "estimated_nbytes",

@@ -76,7 +76,9 @@ def _cut(name: str, book: Book, slot: Slot, share: float) -> list[_Piece]:
 
 def _divisible(book: Book) -> bool:
     """Whether rows of a weight can be decoded without the others; see `_rows`."""
-    return isinstance(book, Codebook) or (not book.turned and book.codes[0].size >= DELAYS)
+    if isinstance(book, Trellis):
+        return not book.turned and bool(book.codes[0].size >= DELAYS)
+    return isinstance(book, Codebook)
 
 
 def _rows(book: Book, start: int, end: int) -> Book:
@@ -89,6 +91,7 @@ def _rows(book: Book, start: int, end: int) -> Book:
     """
     if isinstance(book, Codebook):
         return Codebook(book.codes[start:end], book.levels)
+    assert isinstance(book, Trellis)
     first = max(start - 1, 0)
     codes = book.codes[first:end].copy()
     if start > 0:

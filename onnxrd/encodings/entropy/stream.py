@@ -12,19 +12,27 @@ import onnx.helper
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxrd.encodings import vector_codes
 from onnxrd.encodings.entropy import automaton, lanes
 from onnxrd.encodings.entropy.code import Code, huffman_code
 from onnxrd.encodings.entropy.grid import spacing, zero_code
-from onnxrd.encodings.entropy.symbols import Symbols, symbols
+from onnxrd.encodings.entropy.symbols import MOST, Symbols, symbols
 from onnxrd.encodings.fragment import Array, Builder, Fragment
 from onnxrd.encodings.slot import Slot
 from onnxrd.encodings.turns import wait
-from onnxrd.quantizers import Codebook, Quantized, Sparse, Trellis, weight_dtype
+from onnxrd.quantizers import (
+    Codebook,
+    Quantized,
+    Sparse,
+    Trellis,
+    VectorCodebook,
+    weight_dtype,
+)
 from onnxrd.quantizers.trellis import PERIOD
 
 NAME = "huffman"
 
-Book = Codebook | Trellis
+Book = Codebook | VectorCodebook | Trellis
 """A weight that has codes."""
 
 
@@ -34,6 +42,8 @@ def accepts(quantized: Quantized, slot: Slot) -> bool:
         return False
     if isinstance(quantized, Trellis):
         return bool(np.abs(quantized.codes).max() < 128)
+    if isinstance(quantized, VectorCodebook):
+        return len(quantized.levels) <= MOST
     return len(quantized.levels) < 1 << 15 and math.prod(quantized.shape) < 1 << 31
 
 
@@ -45,6 +55,8 @@ def signed_codes(book: Book) -> NDArray[np.int16]:
     if isinstance(book, Trellis):
         codes = book.stream
         return np.pad(codes, (0, -len(codes) % PERIOD))
+    if isinstance(book, VectorCodebook):
+        return book.codes.astype(np.int16)
     return book.codes.ravel().astype(np.int16) - np.int16(zero_code(book.levels))
 
 
@@ -52,6 +64,8 @@ def code_counts(book: Book) -> tuple[NDArray[np.int64], int]:
     """[L], how often each code occurs, ascending; and which of them is zero."""
     if isinstance(book, Codebook):
         return book.counts, zero_code(book.levels)
+    if isinstance(book, VectorCodebook):
+        return book.counts, 0
     zero = -min(0, int(book.codes.min()))
     return np.bincount(book.codes.ravel() + zero), zero
 
@@ -59,6 +73,8 @@ def code_counts(book: Book) -> tuple[NDArray[np.int64], int]:
 def _stored(book: Book) -> int:
     """How many codes of a weight are in the stream."""
     size = math.prod(book.shape)
+    if isinstance(book, VectorCodebook):
+        return len(book.codes)
     return size + -size % PERIOD if isinstance(book, Trellis) else size
 
 
@@ -247,6 +263,10 @@ def _fragment(
     """What makes a weight of its piece of the stream's codes."""
     builder = Builder(slot)
     builder.include_shared(stream)
+    if isinstance(book, VectorCodebook):
+        vector_codes.call(builder, codes, book)
+        load_nbytes = vector_codes.load_nbytes(book) + width * len(book.codes)
+        return builder.build(NAME, book, load_nbytes=load_nbytes, portion=portion)
     dtype, size = weight_dtype(book), math.prod(book.shape)
     item, wide = dtype.itemsize, np.promote_types(dtype, np.float32)
     made = item if wide == dtype else wide.itemsize + item
