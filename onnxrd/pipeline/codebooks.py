@@ -49,8 +49,9 @@ def quantize(
         trellis: two such grids with a trellis of 32 states: a tenth of a bit fewer for the same
             distortion, half a bit if importance varies a lot, but twice the time to load.
         vector: so many weights in a row, 2 to 8, share a code, and each of the clusters is a vector
-            of so many; fewer where a weight is too small for such a table. At two bits a large
-            weight is as good as with levels of .07 bits more, .3 if importance varies a lot.
+            of so many; fewer where a weight is too small for such a table. At two bits that
+            spares a million Gaussian weights .07 bit, .3 where importance varies a lot; but weights
+            that crowd about zero are better off with more levels, of entropy-coded codes.
         data: calibration data in any form that `onnxrd.calibration.load` takes.
         importance: measured before, instead of by way of the data; a path or a value.
         options: see there.

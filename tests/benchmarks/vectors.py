@@ -12,6 +12,11 @@ calibration samples. "Weights of vectors" is the share of weights whose codes st
 small layers the table would cost more than it gains. The layer: bits of the whole file, Shannon's
 bound at the error reached, and the gap between. Seconds are those of the whole call, on one
 processor and whatever else the machine does. Writes vectors.json beside this file.
+
+What was found: of the Gaussian layer vectors are nearer to the bound than levels at every rate, and
+nearer than grids at one bit and, with lognormal importance, at all; a trellis is nearer still. On
+the networks they do less damage than levels of the same nominal bits, but not for the same bytes:
+codes of levels have less entropy. Grids, whose bits go where they are worth most, win there.
 """
 
 import argparse
