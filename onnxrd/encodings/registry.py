@@ -95,7 +95,8 @@ def cheapest_together(
 
     What is shared is paid once, so that the cheapest for each weight need not be the cheapest for
     all: a function of 400 bytes is not worth a single small weight. Starts with each weight's own
-    best and gives up one shared part after another as long as the sum falls. Then entropy-coded
+    best and gives up one shared part after another as long as the sum falls, which may end where it
+    is dearer than if each weight had paid for all it needs: then that is taken. Then entropy-coded
     streams take over the weights that are smaller there.
 
     Raises:
@@ -155,9 +156,11 @@ def _cheapest_apart(
         trials = [(key, _choose(table, banned | {key})) for key in in_use]
         key, trial = min(trials, key=lambda t: together_nbytes(t[1].values()), default=("", best))
         if together_nbytes(trial.values()) >= together_nbytes(best.values()):
-            return best
+            break
         banned.add(key)
         best = trial
+    alone = {name: min(some, key=lambda f: _price(f, ())) for name, some in table.items()}
+    return min(best, alone, key=lambda chosen: together_nbytes(chosen.values()))
 
 
 def _with_streams(
