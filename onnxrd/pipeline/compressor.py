@@ -241,6 +241,7 @@ class Compressor:
             constants=self.halves | quantization.biases,
             halves=self.halves,
             methods=self._methods(point),
+            as_quantized=True,
         )
 
     def _methods(self, point: Point) -> dict[str, str]:

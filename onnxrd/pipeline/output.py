@@ -35,6 +35,7 @@ def finish(
     constants: Mapping[str, Array] | None = None,
     halves: Collection[str] = (),
     methods: Mapping[str, str] | None = None,
+    as_quantized: bool = False,
 ) -> Result:
     """Write, verify and measure a compressed model.
 
@@ -47,13 +48,17 @@ def finish(
         constants: other constants of the graph that changed, by name.
         halves: those of them that are in half precision.
         methods: weight → how it was quantized, in words.
+        as_quantized: also weights that no encoding makes smaller get the values that they were
+            quantized to, since the damage was measured with these; else they stay as they were.
 
     Raises:
         TargetError: the file is not smaller than the original.
         VerificationError: it does not do what it should.
     """
     original = job.model
-    layers, warnings = _write(job, done, constants or {}, halves, methods or {}, temporary)
+    layers, warnings = _write(
+        job, done, constants or {}, halves, methods or {}, temporary, as_quantized
+    )
     written = load(temporary)
     if not job.options.force and (not layers or written.nbytes >= original.nbytes):
         raise TargetError(
@@ -81,6 +86,7 @@ def _write(
     halves: Collection[str],
     methods: Mapping[str, str],
     path: Path,
+    as_quantized: bool,
 ) -> tuple[list[Layer], tuple[str, ...]]:
     """Write the compressed model and verify the file against its dense equivalent.
 
@@ -92,7 +98,7 @@ def _write(
     vectors = {shell.names[name]: constants[name] for name in halves}
     slots = encodings.slots(shell.model, [*by_name, *vectors])
     fragments, warnings = encode(job, by_name, slots)
-    if job.options.encoding is None:
+    if job.options.encoding is None and not as_quantized:
         fragments = {n: f for n, f in fragments.items() if f.encoding != "dense"}
     encodings.write(shell.model, fragments | encodings.half(vectors, slots))
     save(shell.model, path)

@@ -6,6 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import onnxrd
+from onnxrd.pipeline.compressor import prepared_compressor
 from tests import networks
 
 node = helper.make_node
@@ -116,6 +117,16 @@ def looking_up(path):
     }
     inputs = {"ids": (TensorProto.INT32, ["N"])}
     return networks.save(path, nodes, weights, inputs, {"y": ["N", 5]})
+
+
+def test_weights_that_no_encoding_makes_smaller_are_written_as_they_were_measured(tmp_path):
+    data = {"ids": networks.rng().integers(0, 40, 60).astype(np.int32)}
+    model = onnxrd.load_model(looking_up(tmp_path / "m.onnx"))
+    compressor = prepared_compressor(model, data, None, onnxrd.Options(force=True))
+    point = compressor.point(4e-5)
+    written = compressor.write(point, tmp_path / "s.onnx", tmp_path / "s.onnx")
+    assert "dense" in {layer.encoding for layer in written.layers}
+    assert written.evaluation.distortion == pytest.approx(point.damage.distortion, rel=1e-4)
 
 
 @pytest.mark.parametrize(
