@@ -52,6 +52,51 @@ def remembered(
     """
     if folder is None:
         return compute()
+    path, key = _entry(folder, kind, model, data, settings)
+    arrays = _read(path, key)
+    if arrays is None:
+        arrays = compute()
+        _write(path, key, arrays)
+    return arrays
+
+
+class Notes:
+    """Rows of numbers that run after run adds to, for the same model, data and settings.
+
+    Args:
+        as for `remembered`.
+
+    Attributes:
+        rows: of earlier runs, if there is a folder, and of this one; all of the same length.
+
+    Raises:
+        SettingError: the folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        kind: str,
+        model: Model,
+        data: Sequence[Calibration],
+        settings: Any,
+    ) -> None:
+        self._entry = _entry(folder, kind, model, data, settings) if folder else None
+        kept = (self._entry and _read(*self._entry)) or {"rows": np.zeros((0, 0))}
+        self.rows: list[tuple[float, ...]] = [tuple(row) for row in kept["rows"].tolist()]
+
+    def add(self, *row: float) -> None:
+        """A row more, unless it is there."""
+        if row not in self.rows:
+            self.rows.append(row)
+            if self._entry:
+                _write(*self._entry, {"rows": np.array(self.rows, np.float64)})
+
+
+def _entry(
+    folder: Path, kind: str, model: Model, data: Sequence[Calibration], settings: Any
+) -> tuple[Path, str]:
+    """The file of an entry, in a folder that is there, and what it is to say that it belongs to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -60,12 +105,7 @@ def remembered(
         ) from error
     depends = [kind, *versions(), model.digest, *(each.digest for each in data), repr(settings)]
     key = hashlib.sha256(json.dumps(depends).encode()).hexdigest()
-    path = folder / f"{kind}-{key[:40]}{SUFFIX}"
-    arrays = _read(path, key)
-    if arrays is None:
-        arrays = compute()
-        _write(path, key, arrays)
-    return arrays
+    return folder / f"{kind}-{key[:40]}{SUFFIX}", key
 
 
 @cache

@@ -86,7 +86,8 @@ cache = click.option(
     metavar="DIR",
     type=FILE,
     help="Folder to keep importance in, and what else takes long and depends on MODEL and DATA "
-    "alone, so that the next command on them is sooner done.",
+    "alone, so that the next command on them is sooner done. `compress` begins with what it found "
+    "for other targets.",
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from onnxrd.allocation.ladder import slope_for_bits, total_distortion
 from onnxrd.allocation.search import Trial, search
 from onnxrd.allocation.target import Target
+from onnxrd.compression.quantization import Method
 from onnxrd.errors import TargetError
 from onnxrd.evaluation import count_parameters
 from onnxrd.graph.model import atomic_output, load
@@ -18,6 +19,10 @@ from onnxrd.report.result import Result
 
 WITHIN = {"size": 0.005, "damage": 0.03}
 """How near below its limit a target is thought to be met."""
+
+NARROW = 0.04
+"""Log slopes nearer than that differ by less than a hundredth of the bytes, and in damage by
+chance: it jumps from one rounding of a network to the next."""
 
 
 def compress(
@@ -55,23 +60,46 @@ def compress(
 def to_target(compressor: Compressor, target: Target) -> Point:
     """The best point that keeps a target.
 
+    Where it has been looked for before, and a cache remembers it, it is only made again; where
+    another target has, the search begins with what was found then.
+
     Raises:
         TargetError: none does; the message says what can be had.
     """
-    if target.is_size:
-        return _to_size(compressor, target)
-    return _to_damage(compressor, target)
-
-
-def _to_size(compressor: Compressor, target: Target) -> Point:
-    original = compressor.job.model
-    limit = target.nbytes(original.nbytes, count_parameters(original))
-    size = sum(weight.size for weight in compressor.weights)
-    rest = original.nbytes - 4 * size
-    bits = min(max(8 * (limit - max(rest, 0)) / size, 0.1), 8.0)
-
-    start = slope_for_bits(list(compressor.ladders.values()), bits)
+    start = _start(compressor, target)
     method = compressor.method(start)
+    found: list[Point] = []
+
+    def sought() -> list[float]:
+        seek = _to_size if target.is_size else _to_damage
+        found.append(seek(compressor, target, start, method))
+        return [found[0].slope]
+
+    (slope,) = compressor.remembered("slope", sought, target, *compressor.storage)
+    return found[0] if found else compressor.point(slope, method=method)
+
+
+def _start(compressor: Compressor, target: Target) -> float:
+    """A slope to begin with."""
+    ladders = list(compressor.ladders.values())
+    if target.is_size:
+        original, limit = compressor.job.model, _limit(compressor, target)
+        size = sum(weight.size for weight in compressor.weights)
+        rest = original.nbytes - 4 * size
+        return slope_for_bits(ladders, min(max(8 * (limit - max(rest, 0)) / size, 0.1), 8.0))
+    start = slope_for_bits(ladders, 3.0)
+    if target.kind == "kl":
+        start *= target.value / max(total_distortion(ladders, start), 1e-300)
+    return start
+
+
+def _limit(compressor: Compressor, target: Target) -> int:
+    original = compressor.job.model
+    return target.nbytes(original.nbytes, count_parameters(original))
+
+
+def _to_size(compressor: Compressor, target: Target, start: float, method: Method) -> Point:
+    limit = _limit(compressor, target)
 
     def attempt(slope: float) -> tuple[float, Point]:
         point = compressor.point(slope, method=method, measured=False)
@@ -84,6 +112,7 @@ def _to_size(compressor: Compressor, target: Target) -> Point:
         rising=False,
         within=WITHIN["size"],
         bounds=compressor.bounds,
+        known={slope: nbytes for slope, nbytes, *_ in compressor.trials(method).rows},
     )
     kept = [t.outcome for t in trials if t.value <= limit]
     if not kept:
@@ -96,7 +125,7 @@ def _to_size(compressor: Compressor, target: Target) -> Point:
     return replace(best, damage=compressor.measure(best.quantization))
 
 
-def _to_damage(compressor: Compressor, target: Target) -> Point:
+def _to_damage(compressor: Compressor, target: Target, start: float, method: Method) -> Point:
     def limited(point: Point) -> float:
         assert point.damage is not None
         value = {
@@ -108,23 +137,21 @@ def _to_damage(compressor: Compressor, target: Target) -> Point:
             raise TargetError(_NOT_MEASURED[target.kind])
         return value
 
-    ladders = list(compressor.ladders.values())
-    start = slope_for_bits(ladders, 3.0)
-    if target.kind == "kl":
-        start *= target.value / max(total_distortion(ladders, start), 1e-300)
-    method = compressor.method(start)
-
     def attempt(slope: float) -> tuple[float, Point]:
         point = compressor.point(slope, method=method)
         return limited(point), point
 
+    place = {"kl": 2, "error": 3, "drop": 4}[target.kind]
+    known = {row[0]: row[place] for row in compressor.trials(method).rows}
     trials = search(
         attempt,
         start,
         target.value,
         rising=True,
         within=WITHIN["damage"],
+        narrow=NARROW,
         bounds=compressor.bounds,
+        known={slope: value for slope, value in known.items() if value == value},
     )
     kept: list[Trial[Point]] = [t for t in trials if t.value <= target.value]
     if not kept:

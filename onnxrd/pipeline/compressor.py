@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxrd import encodings
 from onnxrd.allocation.ladder import Ladder, ladder, slope_for_bits, steps_at, total_bits
-from onnxrd.cache import remembered
+from onnxrd.cache import Notes, remembered
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
 from onnxrd.compression.curvature import measured_curvature
@@ -104,6 +104,7 @@ class Compressor:
                 self.network.scales[weight.name] = scales
         self.sequential = Sequential(self.network)
         self.methods: dict[float, Method] = {}
+        self._trials: dict[Method, Notes] = {}
         heads = tuple(self.network.heads)
         self.held_out = HeldOut(job.model, prepared, heads, held_out, job.options.runtime)
 
@@ -128,24 +129,52 @@ class Compressor:
             factors = measured_curvature(small, steps, predicted, track)
             return [factors[name] for name in guess]
 
-        factors = self._remembered("curvature", measured)
+        factors = self.remembered("curvature", measured)
         return {
             name: replace(one, curvature=one.curvature * factor)
             for (name, one), factor in zip(guess.items(), factors)
         }
 
-    def _remembered(self, kind: str, compute: Callable[[], Iterable[float]]) -> list[float]:
-        """Numbers that the target plays no part in, from the cache if they are there."""
-        options = self.job.options
+    def remembered(
+        self, kind: str, compute: Callable[[], Iterable[float]], *settings: Any
+    ) -> list[float]:
+        """Numbers that depend on the job and some settings, from the cache if they are there."""
+        model, data = self.job.model, self._all_data
         arrays = remembered(
-            options.cache,
+            self.job.options.cache,
             kind,
-            self.job.model,
-            [self.network.data, self.held_out_data],
-            (self._prior, options.task, options.runtime),
+            model,
+            data,
+            (*self._fixed, *settings),
             lambda: {kind: np.array(list(compute()))},
         )
         return [float(number) for number in arrays[kind]]
+
+    def trials(self, method: Method) -> Notes:
+        """The points found so far by a method, in runs before this one, too, if there is a cache.
+
+        Rows are a slope, bytes of the file, and damage: distortion, relative, drop of accuracy; NaN
+        for what was not measured.
+        """
+        if method not in self._trials:
+            cache, model, settings = self.job.options.cache, self.job.model, self._fixed
+            settings = (*settings, *self.storage, method)
+            self._trials[method] = Notes(cache, "trials", model, self._all_data, settings)
+        return self._trials[method]
+
+    @property
+    def storage(self) -> tuple[Any, ...]:
+        """All settings that the bytes of a file depend on, beside the weights."""
+        options = self.job.options
+        return options.keep_names, options.encoding, options.max_load_memory
+
+    @property
+    def _fixed(self) -> tuple[Any, ...]:
+        return self._prior, self.job.options.task, self.job.options.runtime
+
+    @property
+    def _all_data(self) -> list[Calibration]:
+        return [self.network.data, self.held_out_data]
 
     @cached_property
     def _prior(self) -> dict[str, float]:
@@ -162,7 +191,7 @@ class Compressor:
         bits = total_bits(list(self.ladders.values()), slope) / size
         rate = min(RATES, key=lambda rate: abs(math.log(rate / max(bits, 0.01))))
         if rate not in self.methods:
-            number, trellis = self._remembered(
+            number, trellis = self.remembered(
                 f"method at {rate} bits", lambda: self._compared(rate)
             )
             self.methods[rate] = _with_trellis(METHODS[int(number)], trellis=bool(trellis))
@@ -174,17 +203,23 @@ class Compressor:
         tried = [self._quantize(slope, method) for method in METHODS]
         damages = [self.measure(one) for one in tried]
         best = best_of(damages, [one.bits for one in tried])
-        on_trellis = self._quantize(slope, _with_trellis(METHODS[best], trellis=True))
+        plain, trellis = METHODS[best], _with_trellis(METHODS[best], trellis=True)
+        on_trellis = self._quantize(slope, trellis)
+        pair = (on_trellis, tried[best])
+        both, nbytes = [self.measure(on_trellis), damages[best]], [self.nbytes(one) for one in pair]
+        for found in zip((trellis, plain), pair, nbytes, both):
+            self.trials(found[0]).add(*_row(Point(slope, *found)))
         weights = sum(weight.size for weight in self.weights)
-        bits = [8 * self.nbytes(one) / weights for one in (on_trellis, tried[best])]
-        return best, best_of([self.measure(on_trellis), damages[best]], bits) == 0
+        return best, best_of(both, [8 * one / weights for one in nbytes]) == 0
 
     def point(self, slope: float, *, method: Method | None = None, measured: bool = True) -> Point:
         """Quantize the network at a slope, price it and maybe measure it."""
         method = method or self.method(slope)
         done = self._quantize(slope, method)
         damage = self.measure(done) if measured else None
-        return Point(slope, method, done, self.nbytes(done), damage)
+        point = Point(slope, method, done, self.nbytes(done), damage)
+        self.trials(method).add(*_row(point))
+        return point
 
     def nbytes(self, done: Quantization) -> int:
         """Bytes of the file, exactly."""
@@ -289,6 +324,13 @@ def _on_trellis(way: str) -> str:
 def _with_trellis(method: Method, *, trellis: bool) -> Method:
     """The same on trellises, which have errors fed back to one side only; or as it is."""
     return replace(method, directions=False, trellis=True) if trellis else method
+
+
+def _row(point: Point) -> tuple[float, ...]:
+    """What `Compressor.trials` keeps of a point."""
+    damage = point.damage or Damage(math.nan, math.nan, np.zeros(0), None)
+    drop = math.nan if damage.drop is None else damage.drop
+    return point.slope, point.nbytes, damage.distortion, damage.relative, drop
 
 
 def _first(data: Calibration, most: int) -> Calibration:

@@ -34,6 +34,71 @@ def test_a_limit_on_a_power_law_is_kept_and_nearly_met(power, start, limit, risi
     assert max(kept) > 0.97 * limit
 
 
+@given(
+    st.floats(0.3, 3),
+    st.floats(0.01, 100),
+    st.booleans(),
+    st.lists(st.floats(0.03, 30), min_size=1, max_size=5, unique=True),
+    st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_search_goes_on_from_what_is_known(power, limit, rising, slopes, seed):
+    """It keeps the limit as well as a new one, and sooner if the limit lies between two known."""
+    noise = np.random.default_rng(seed)
+
+    def measured(slope):
+        return slope ** (power if rising else -power) * math.exp(0.002 * noise.normal())
+
+    known = {slope: measured(slope) for slope in slopes}
+    made = []
+
+    def attempt(slope):
+        made.append(slope)
+        value = known.get(slope) or measured(slope)
+        return value, slope
+
+    trials = search(
+        attempt, 1.0, limit, rising=rising, within=0.03, bounds=(1e-30, 1e30), known=known
+    )
+    assert [t.outcome for t in trials] == made
+    kept = [t.value for t in trials if t.value <= limit]
+    assert max(kept) > 0.97 * limit
+    assert len(made) <= (5 if min(known.values()) <= limit < max(known.values()) else 9)
+
+
+def test_the_best_known_is_made_anew_if_nothing_better_is_found():
+    """Values jump past the limit."""
+    known = {1.0: 3.9, 1.5: 5.0}
+    trials = search(
+        lambda slope: (known.get(slope, 5.0), slope),
+        9.0,
+        4.0,
+        rising=True,
+        within=0.01,
+        bounds=(0.1, 10.0),
+        known=known,
+        most=3,
+    )
+    assert [t.outcome for t in trials if t.value <= 4.0] == [1.0]
+    assert len(trials) == 4
+
+
+def test_a_narrow_gap_ends_a_search_where_values_jump():
+    trials = search(
+        lambda slope: (1.0 if slope < 2 else 9.0, slope),
+        1.0,
+        4.0,
+        rising=True,
+        within=0.01,
+        bounds=(0.1, 100.0),
+        narrow=0.2,
+    )
+    kept = max(t.position for t in trials if t.value <= 4)
+    beyond = min(t.position for t in trials if t.value > 4)
+    assert kept < math.log(2) <= beyond < kept + 0.2
+    assert len(trials) < 9
+
+
 def test_a_limit_out_of_reach_is_looked_for_up_to_the_bound():
     trials = search(
         lambda slope: (5 + slope, None), 1.0, 4.0, rising=True, within=0.03, bounds=(1e-3, 1e3)

@@ -8,6 +8,7 @@ import pytest
 
 import onnxrd
 from onnxrd import cache, measurement
+from onnxrd.compression.sequential import Sequential
 from onnxrd.errors import ModelError
 from onnxrd.pipeline.compressor import Compressor
 from tests import networks
@@ -44,6 +45,7 @@ def calls(monkeypatch):
     count(measurement, "best_damped")
     count(measurement, "best_temperature")
     count(importlib.import_module(Compressor.__module__), "measured_curvature")
+    count(Sequential, "quantize")
     return counted
 
 
@@ -65,9 +67,9 @@ def written(run, model, calib, tmp_path):
 def test_the_same_bytes_with_and_without(command, written, folder, calls):
     without = written(command)
     assert written(command, "--cache", folder) == without
-    once = dict(calls)
+    once = calls | {"quantize": calls.get("quantize", -1) + 1}
     assert written(command, "--cache", folder) == without
-    assert calls == once
+    assert {"quantize": 0} | calls == once
     assert calls["fisher"] == 2
 
 
@@ -81,8 +83,28 @@ def test_commands_share_what_is_measured(written, folder, calls):
 def test_another_target_needs_no_new_preparation(written, folder, calls):
     written("compress", "--cache", folder)
     first = written("compress", "--target-ratio", "3", "--cache", folder)
-    assert calls == {"fisher": 1, "measured_curvature": 1}
-    assert first == written("compress", "--target-ratio", "3")
+    assert calls["fisher"] == calls["measured_curvature"] == 1
+    assert first == written("compress", "--target-ratio", "3", "--cache", folder)
+
+
+@pytest.mark.parametrize("other", ["1.95", "2.1", "2.5"])
+def test_another_target_begins_with_what_was_found_for_the_first(other, written, folder, calls):
+    written("compress", "--cache", folder)
+    first = calls.pop("quantize")
+    written("compress", "--target-ratio", other, "--cache", folder)
+    second = calls.pop("quantize")
+    assert second < first / 2
+    written("compress", "--target-ratio", other, "--cache", folder)
+    assert calls["quantize"] == 1
+
+
+def test_notes_are_of_files_stored_alike(written, folder, calls):
+    """Bytes found for a file without names say nothing of one with them."""
+    short = written("compress", "--cache", folder)
+    notes = set(folder.glob("trials*"))
+    long = written("compress", "--keep-names", "--cache", folder)
+    assert set(folder.glob("trials*")) > notes
+    assert short != long == written("compress", "--keep-names", "--cache", folder)
 
 
 @pytest.mark.parametrize(
