@@ -39,6 +39,20 @@ WINDOW = (3, 5, 7, 8, 9, 11, 12, 16, 17, 18, 19, 20, 23, 24, 26, 29)
 """Delays of the parities that are added before."""
 
 
+def _after() -> NDArray[np.intp]:
+    """[32, 2], the state behind a step, by the state before it and the parity of its code.
+
+    Bits z_0 … z_4 of a state at step t are what the past adds to Q_t … Q_{t+4}, and z_0 is Q_t:
+    all move down, and Q_t and p_t are added where the recursion has them.
+    """
+    state, parity = np.arange(STATES)[:, None], np.arange(2)
+    recursion = sum(1 << delay - 1 for delay in RECURSION)
+    return np.asarray(state >> 1 ^ (state & 1) * recursion ^ parity << INPUT - 1, np.intp)
+
+
+AFTER = _after()
+
+
 def state_bits(codes: Array) -> NDArray[np.bool_]:
     """Q [n], for codes [n] that begin in state zero: which of the grids each is on."""
     parities = (codes & 1).astype(np.int64)

@@ -1,11 +1,9 @@
 """The cheapest path through the trellis of `onnxrd.quantizers.trellis`.
 
-The state z_0 … z_4 at step t holds what the past adds to Q_t … Q_{t+4}. z_0 = Q_t says which grid
-the weight is on, and with the parity of its code leads to the next state: all bits move down, and
-Q_t and p_t are added where the recursion has them. Viterbi (1967) keeps, step by step, the cheapest
-way to each state. All segments of a weight take a step at the same time: what came long before a
-segment hardly matters for where its cheapest paths merge, so each begins a little before its start,
-with all states alike.
+Viterbi (1967) keeps, step by step, the cheapest way to each state. All segments of a weight take a
+step at the same time: what came long before a segment hardly matters for where its cheapest paths
+merge, so each begins a little before its start, with all states alike. Short paths are found
+without segments, see `onnxrd.quantizers.short_paths`.
 """
 
 from typing import Any
@@ -14,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.quantizers.coded import best_step, coded, fitted_step
-from onnxrd.quantizers.trellis import INPUT, RECURSION, STATES, Trellis, state_bits, units
+from onnxrd.quantizers.short_paths import shortest
+from onnxrd.quantizers.trellis import AFTER, STATES, Trellis, state_bits, units
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -24,6 +23,9 @@ SEGMENT = 128
 
 WARM = 40
 """Steps before a segment in which the costs of its states settle."""
+
+SHORT = 512
+"""Steps up to which a path is found without segments, exactly and, with columns' segments, faster."""
 
 AT_ONCE = 1 << 18
 """Weights whose paths are found together, to bound the memory."""
@@ -38,12 +40,9 @@ COARSER = 1.3
 
 def _before() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The two states before each and the branches 2 Q + p from there: [2, 32] each."""
-    recursion = sum(1 << delay - 1 for delay in RECURSION)
     found: list[list[tuple[int, int]]] = [[] for _ in range(STATES)]
-    for state in range(STATES):
-        for parity in (0, 1):
-            after = state >> 1 ^ (state & 1) * recursion ^ parity << INPUT - 1
-            found[after].append((state, 2 * (state & 1) + parity))
+    for (state, parity), after in np.ndenumerate(AFTER):
+        found[after].append((state, 2 * (state & 1) + parity))
     table = np.array(found, np.intp)
     return table[:, :, 0].T, table[:, :, 1].T
 
@@ -124,7 +123,7 @@ def branches(weights: Floats, price: Floats, bits: Floats) -> tuple[Floats, NDAr
 def cheapest_path(
     costs: Floats, start: int | None = 0, end: int | None = None, *, segment: int = SEGMENT
 ) -> tuple[NDArray[np.uint8], int, int]:
-    """The cheapest sequence of branches, nearly.
+    """The cheapest sequence of branches, nearly; up to `SHORT`, exactly.
 
     Args:
         costs: [4, n], of branch 2 Q + p at each step; n > 0.
@@ -138,6 +137,8 @@ def cheapest_path(
         end: the state behind the last one.
     """
     size = costs.shape[1]
+    if size <= SHORT:
+        return shortest(costs, start, end)
     length = -(-size // max(1, round(size / segment)))
     segments = -(-size // length)
     idle = segments * length - size  # steps that the first segment has too many
