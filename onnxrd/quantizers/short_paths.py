@@ -6,7 +6,6 @@ single step of Viterbi's algorithm (1967). That is more arithmetic than step by 
 calls, which is what a column of a layer is made of.
 """
 
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +46,8 @@ def shortest(
 
     Args:
         costs: [4, n], of branch 2 Q + p at each step; n > 0.
-        start, end: the states before and behind; None for the best.
+        start: the state before the first step; None for the best.
+        end: the state behind the last one; None for the best.
 
     Returns: branches, start and end.
     """

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from onnxrd.quantizers.feedback import BLOCK, Floats, SecondMoment, spread_of_errors
 from onnxrd.quantizers.trellis import units
-from onnxrd.quantizers.viterbi import branches, cheapest_path
+from onnxrd.quantizers.viterbi import cheapest_path, nearest_branches
 
 Array = NDArray[Any]
 
@@ -72,8 +72,7 @@ class _Path:
     """
 
     def __init__(self, units: Array) -> None:
-        self._reach = 2 * int(np.ceil(np.abs(units).max(initial=0))) + 4
-        self._free = np.zeros(2 * self._reach + 1, np.float32)  # what the codes cost
+        self._reach = 2 * np.abs(units).max(initial=0) + 2
         self.codes = np.empty(units.shape, np.int16)
         self.levels = np.empty(units.shape, np.float32)
         self._begins: list[int | None] = [None] * (units.shape[2] + 1)
@@ -81,13 +80,13 @@ class _Path:
 
     def column(self, number: int, target: Array) -> Array:
         """Decide on a column: its levels [G, R] for targets [G, R]."""
-        flat = np.clip(target.ravel(), 2 - self._reach, self._reach - 2)
-        costs, best = branches(flat, np.ones_like(flat), self._free)
+        flat = np.clip(target.ravel(), -self._reach, self._reach)
+        costs, best = nearest_branches(flat)
         path, begin, end = cheapest_path(
             costs, self._ends[number], self._begins[number + 1], segment=SEGMENT
         )
         self._begins[number], self._ends[number + 1] = begin, end
-        codes = np.take_along_axis(best, path[None], axis=0)[0]
+        codes = best[path, np.arange(len(path))]
         levels = units(codes, path >> 1).reshape(target.shape)
         self.codes[:, :, number], self.levels[:, :, number] = codes.reshape(target.shape), levels
         return levels

@@ -25,7 +25,7 @@ WARM = 40
 """Steps before a segment in which the costs of its states settle."""
 
 SHORT = 512
-"""Steps up to which a path is found without segments, exactly and, with columns' segments, faster."""
+"""Steps up to which a path is found without segments: exactly, and not more slowly."""
 
 AT_ONCE = 1 << 18
 """Weights whose paths are found together, to bound the memory."""
@@ -107,10 +107,8 @@ def branches(weights: Floats, price: Floats, bits: Floats) -> tuple[Floats, NDAr
         price: [n], what a squared step costs, in bits.
         bits: [2R+1], of the codes, code k at R + k; R exceeds the weights by 2.
     """
-    mirrored = np.stack([weights, weights, -weights, -weights])
-    parity = np.array([[0], [1], [0], [1]], np.float32)
-    below = 2 * np.floor((mirrored - parity) / 2) + parity
-    reach, odd = len(bits) // 2, np.broadcast_to(parity, below.shape)
+    mirrored, below = _below(weights)
+    reach, odd = len(bits) // 2, np.broadcast_to(_PARITY, below.shape)
     cost, best = np.full_like(below, np.inf), below
     for codes in (below, below + 2, odd, -odd):
         error = mirrored - (codes - np.clip(codes, -0.5, 0))
@@ -118,6 +116,30 @@ def branches(weights: Floats, price: Floats, bits: Floats) -> tuple[Floats, NDAr
         cheaper = trial < cost
         cost, best = np.where(cheaper, trial, cost), np.where(cheaper, codes, best)
     return cost, best.astype(np.int16)
+
+
+def nearest_branches(weights: Floats) -> tuple[Floats, NDArray[np.int16]]:
+    """`branches` where all codes cost the same and a squared step costs one.
+
+    Args:
+        weights: [n], in steps.
+    """
+    mirrored, below = _below(weights)
+    codes = np.stack([below, below + 2])
+    errors = mirrored - codes + np.clip(codes, -0.5, 0)
+    errors *= errors
+    below += 2 * (errors[1] < errors[0])
+    return np.minimum(errors[0], errors[1]), below.astype(np.int16)
+
+
+_MIRROR = np.array([[1], [1], [-1], [-1]], np.float32)
+_PARITY = np.array([[0], [1], [0], [1]], np.float32)
+
+
+def _below(weights: Floats) -> tuple[Floats, Floats]:
+    """The weights on each grid, by row 2 Q + p, and the codes of the parity just below them."""
+    mirrored = _MIRROR * weights
+    return mirrored, 2 * np.floor((mirrored - _PARITY) / 2) + _PARITY
 
 
 def cheapest_path(
