@@ -6,7 +6,6 @@ single step of Viterbi's algorithm (1967). That is more arithmetic than step by 
 calls, which is what a column of a layer is made of.
 """
 
-
 import numpy as np
 from numpy.typing import NDArray
 
