@@ -10,7 +10,6 @@ on average. Lloyd's iterations over all runs then heed the importance of each we
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from onnxrd.errors import SettingError
@@ -126,6 +125,8 @@ class _Runs:
 
     def _start(self, points: Floats, mass: Floats, clusters: int, seed: int) -> Floats:
         """[K, d], vectors for points [a, d] of such masses [a]."""
+        from sklearn.cluster import KMeans  # takes as long as all else that a command loads
+
         fit = KMeans(
             clusters,
             init="k-means++" if clusters <= SPREAD else "random",
