@@ -15,6 +15,9 @@ _MAX_LLOYD = 1000  # two or three suffice
 MOST_POINTS = 1 << 22
 """Points that cells are sought for; Lloyd's iterations see every weight."""
 
+AT_ONCE = 1 << 20
+"""Weights that are merged to points together, to bound the memory."""
+
 
 def weighted_kmeans(
     weight: Array, importance: Array | None, clusters: int, *, pinned_zero: bool = False
@@ -67,8 +70,8 @@ def fitted_codebook(
     if few:
         levels = np.union1d(levels, ascending)
     if not few or len(levels) > clusters:
-        h = importance.ravel()[order]
-        levels = _fitted_levels(ascending, h, weight.dtype, clusters, pinned_zero)
+        mass = importance.reshape(-1)[order].astype(np.float64, copy=False)
+        levels = _fitted_levels(ascending, mass, weight.dtype, clusters, pinned_zero)
     counts = np.diff(nearest_starts(ascending, levels), append=len(ascending))
     codes = np.empty(len(flat), code_dtype(levels))
     codes[order] = np.repeat(np.arange(len(levels), dtype=codes.dtype), counts)
@@ -100,15 +103,18 @@ def nearest_starts(ascending: Floats, levels: Floats) -> Ints:
 
 
 def _fitted_levels(
-    ascending: Floats, importance: Array, dtype: np.dtype[Any], clusters: int, pinned: bool
+    ascending: Floats, mass: Floats, dtype: np.dtype[Any], clusters: int, pinned: bool
 ) -> Floats:
-    """The levels for ascending weights, [n], rounded to a dtype of which they have too many."""
+    """The levels for ascending weights, [n], rounded to a dtype of which they have too many.
+
+    Their importance, `mass`, is scaled in place.
+    """
     # Powers of two keep the squares in range and change no digit.
     exponent = _exponent(max(-ascending[0], ascending[-1]))
     value = ascending * np.ldexp(1.0, -exponent)
     shift = 0.0 if pinned else float(value[len(value) // 2])
     value -= shift  # so that weights that differ by little keep their digits
-    mass = importance * np.ldexp(1.0, -_exponent(importance.max()))
+    mass *= np.ldexp(1.0, -_exponent(mass.max()))
     if not mass.any():
         mass = np.ones_like(value)
 
@@ -145,8 +151,26 @@ def merged_points(value: Floats, mass: Floats, pinned: bool) -> Points:
 
     Args:    value, mass: [n], ascending and >= 0.
     """
-    mass = mass * (2.0**52 / mass.sum())
-    np.rint(mass, out=mass)
+    factor = 2.0**52 / mass.sum()
+    merged = []
+    for start in range(0, len(value), AT_ONCE):
+        some = slice(start, start + AT_ONCE)
+        part = _merged_equals(value[some], np.rint(mass[some] * factor), pinned)
+        most = max(2, MOST_POINTS * len(value[some]) // len(value))
+        if len(part[0]) > most:
+            part = _merged_at(_runs(part[0], most // 2, 2 * np.ptp(value) / MOST_POINTS), *part)
+        merged.append(part)
+    value, mass = (np.concatenate(parts) for parts in zip(*merged))
+    sums = np.zeros((2, len(value) + 1))
+    whole = mass.astype(np.int64)
+    sums[0, 1:] = whole.cumsum(out=whole)  # integers add up eight times as fast as floats
+    np.cumsum(np.multiply(mass, value, out=mass), out=sums[1, 1:])
+    zero = int(np.searchsorted(value, 0.0)) if pinned else None
+    return Points(value, sums[0], sums[1], zero)
+
+
+def _merged_equals(value: Floats, mass: Floats, pinned: bool) -> tuple[Floats, Floats]:
+    """The values that have mass, and their masses; see `merged_points`."""
     gone = mass == 0
     if pinned:
         gone |= value == 0
@@ -156,25 +180,20 @@ def merged_points(value: Floats, mass: Floats, pinned: bool) -> Points:
     if np.count_nonzero(new) < 0.9 * len(new):
         starts = np.append(0, np.flatnonzero(new) + 1)
         value, mass = value[starts], np.add.reduceat(mass, starts)
-    if len(value) > MOST_POINTS:
-        starts = _runs(value)
-        moment = np.add.reduceat(mass * value, starts)
-        mass = np.add.reduceat(mass, starts)
-        value = moment / mass
-    sums = np.zeros((2, len(value) + 1))
-    whole = mass.astype(np.int64)
-    sums[0, 1:] = whole.cumsum(out=whole)  # integers add up eight times as fast as floats
-    np.cumsum(np.multiply(mass, value, out=mass), out=sums[1, 1:])
-    zero = int(np.searchsorted(value, 0.0)) if pinned else None
-    return Points(value, sums[0], sums[1], zero)
+    return value, mass
 
 
-def _runs(value: Floats) -> Ints:
-    """Where runs of neighbours begin that are few, and short by number and by extent."""
-    half = MOST_POINTS // 2
-    bins = (value - value[0]) * ((half - 1) / (value[-1] - value[0]))
-    new = np.diff(bins.astype(np.int32), prepend=-1) > 0
-    new[:: -(-len(value) // half)] = True
+def _merged_at(starts: Ints, value: Floats, mass: Floats) -> tuple[Floats, Floats]:
+    """The means of runs, and their masses."""
+    masses = np.add.reduceat(mass, starts)
+    return np.add.reduceat(mass * value, starts) / masses, masses
+
+
+def _runs(value: Floats, number: int, extent: float) -> Ints:
+    """Where runs of neighbours begin, of a number and an extent that none of them exceeds much."""
+    bins = ((value - value[0]) / extent).astype(np.int32)
+    new = np.diff(bins, prepend=-1) > 0
+    new[:: -(-len(value) // number)] = True
     return np.flatnonzero(new)
 
 
