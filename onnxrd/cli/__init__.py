@@ -23,6 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("onnxrd").setLevel(least)
     try:
         onnxrd.main(arguments, prog_name="onnxrd", standalone_mode=False)
+        print(end="", flush=True)
     except OnnxrdError as error:
         _fail(str(error), error.exit_code)
     except click.ClickException as error:
@@ -31,9 +32,10 @@ def main(arguments: list[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         _fail("interrupted; nothing was written.", INTERRUPTED)
     except BrokenPipeError:  # whoever reads the result has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         sys.exit(1)
     except OSError as error:  # stdout is a full disk, for example
+        _forget_output()
         _fail(str(error), 1)
     except MemoryError:
         _fail("out of memory. Are the shapes in the model what they should be?", 1)
@@ -44,6 +46,14 @@ def main(arguments: list[str] | None = None) -> None:
             "sound, please report this with what --verbose shows.",
             1,
         )
+
+
+def _forget_output() -> None:
+    """Drop what stdout does not take, or the interpreter tries again and exits with 120."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str, code: int) -> None:

@@ -19,7 +19,7 @@ from onnxrd.encodings.entropy.estimate import entropy
 from onnxrd.encodings.entropy.grid import spacing
 from onnxrd.encodings.entropy.grouping import MOST_STREAMS, grouped
 from onnxrd.encodings.entropy.stream import shared_stream
-from onnxrd.encodings.entropy.symbols import symbols
+from onnxrd.encodings.entropy.symbols import MOST, symbols
 from onnxrd.errors import SettingError
 from onnxrd.quantizers import Codebook
 
@@ -203,6 +203,13 @@ def test_streams_take_over_where_they_are_smaller():
     assert encodings.together_nbytes(fragments.values()) < encodings.together_nbytes(apart)
     for result, book in zip(run(data, "all"), (big | small).values()):
         assert same_bits(result, book.dequantize())
+
+
+def test_more_levels_than_a_stream_takes_are_in_no_stream():
+    many = codebook(rng, (170, 100), MOST + 1)
+    data, fragments = compressed({"w": many}, encodings.cheapest_together)
+    assert fragments["w"].encoding != "huffman"
+    assert same_bits(run(data, "all")[0], many.dequantize())
 
 
 def test_forced_where_it_is_illegal():

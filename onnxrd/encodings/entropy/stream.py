@@ -42,9 +42,7 @@ def accepts(quantized: Quantized, slot: Slot) -> bool:
         return False
     if isinstance(quantized, Trellis):
         return bool(np.abs(quantized.codes).max() < 128)
-    if isinstance(quantized, VectorCodebook):
-        return len(quantized.levels) <= MOST
-    return len(quantized.levels) < 1 << 15 and math.prod(quantized.shape) < 1 << 31
+    return len(quantized.levels) <= MOST and math.prod(quantized.shape) < 1 << 31
 
 
 def signed_codes(book: Book) -> NDArray[np.int16]:
