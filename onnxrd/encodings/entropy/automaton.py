@@ -177,39 +177,48 @@ k = Constant<value = int32 {0}>()
 L = CumSum(j, k)
 m = Constant<value = int32 {2}>()
 n = Mod(L, m)
-o = Constant<value = float[2] {1, -1}>()
-p = Gather(o, n)
-r = Cast<to: int = 1>(q)
-t = Reshape(r, i)
-u = Constant<value = float {-0.5}>()
-v = Constant<value = float {0}>()
-F = Clip(t, u, v)
-H = Sub(t, F)
-x = Mul(H, p)
+o = Cast<to: int = 9>(n)
 y = Constant<value = int64[1] {-1}>()
-z = Reshape(x, y)
+p = Reshape(o, y)
 A = Constant<value = int64[1] {0}>()
 B = ReduceProd(s)
-C = Slice(z, A, B)
+r = Slice(p, A, B)
+t = Slice(E, A, B)
 """.replace("TAPS", _TAPS)
     .replace("PERIOD", str(PERIOD))
     .replace("LAST", str(PERIOD - 1))
 )
-_STRAIGHT = "D = Reshape(C, s)"
+_STRAIGHT = """
+u = Reshape(r, s)
+v = Reshape(t, s)
+"""
 _TURNED = """
 J = Constant<value = int64[1] {1}>()
 K = Slice(s, A, J)
 M = Concat<axis: int = 0>(y, K)
-N = Reshape(C, M)
+N = Reshape(r, M)
 O = Transpose<perm: ints = [1, 0]>(N)
-D = Reshape(O, s)"""
+u = Reshape(O, s)
+P = Reshape(t, M)
+Q = Transpose<perm: ints = [1, 0]>(P)
+v = Reshape(Q, s)
+"""
+_UNITS = """
+x = Cast<to: int = 1>(v)
+z = Constant<value = float {-0.5}>()
+C = Constant<value = float {0}>()
+F = Clip(x, z, C)
+H = Sub(x, F)
+R = Neg(d)
+D = Where(u, R, d)
+"""
 
 
 @cache
 def scale(opset: int, dtype: str) -> onnx.FunctionProto:
     """The function (codes [n], step, shape) → weight: step · code, rounded."""
     to, suffix = _TYPES[dtype]
-    body = f"r = Reshape(q, s)\nf = Cast<to: int = {to}>(r)\n" + _scaled("f", dtype)
+    body = f"r = Reshape(q, s)\nf = Cast<to: int = {to}>(r)\n" + _product("f", dtype)
     return decoder(opset, f"scale{suffix} (q, d, s) => (w)", body)
 
 
@@ -217,18 +226,18 @@ def scale(opset: int, dtype: str) -> onnx.FunctionProto:
 def trellis(opset: int, dtype: str, *, turned: bool) -> onnx.FunctionProto:
     """The function (codes [31⌈n/31⌉], step, shape) → weight, see `onnxrd.quantizers.trellis`."""
     to, suffix = _TYPES[dtype]
-    body, levels = _TRELLIS + (_TURNED if turned else _STRAIGHT), "D"
+    body, units = _TRELLIS + (_TURNED if turned else _STRAIGHT) + _UNITS, "H"
     if dtype == "float64":
-        body, levels = f"{body}\nI = Cast<to: int = {to}>(D)", "I"
+        body, units = f"{body}I = Cast<to: int = {to}>(H)\n", "I"
     name = f"{'turned' if turned else 'trellis'}{suffix}"
-    return decoder(opset, f"{name} (q, d, s) => (w)", f"{body}\n{_scaled(levels, dtype)}")
+    return decoder(opset, f"{name} (q, d, s) => (w)", body + _product(units, dtype, "D"))
 
 
-def _scaled(multiples: str, dtype: str) -> str:
-    """Multiples times the step d, in the type of the weight."""
+def _product(units: str, dtype: str, step: str = "d") -> str:
+    """Units times steps, in the type of the weight."""
     if dtype not in _HALF:
-        return f"w = Mul({multiples}, d)"
-    return f"G = Mul({multiples}, d)\nw = Cast<to: int = {_HALF[dtype]}>(G)"
+        return f"w = Mul({units}, {step})"
+    return f"G = Mul({units}, {step})\nw = Cast<to: int = {_HALF[dtype]}>(G)"
 
 
 @cache

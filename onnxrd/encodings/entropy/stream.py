@@ -271,7 +271,7 @@ def _fragment(
     step = book.step if isinstance(book, Trellis) else spacing(book.levels)
     if isinstance(book, Trellis):
         function = automaton.trellis(slot.opset, dtype.name, turned=book.turned)
-        load_nbytes = size * (56 + 8 * book.turned + 8 * (item == 8) + made)
+        load_nbytes = size * (42 + 4 * book.turned + 12 * (item == 8) + made)
     elif step is not None:
         function = automaton.scale(slot.opset, dtype.name)
         load_nbytes = size * (width + wide.itemsize + made)
