@@ -138,6 +138,7 @@ def load(path: str | os.PathLike[str]) -> Model:
             tensor.base_dir = path.parent
         _check_external_data(model.ir, path.parent.resolve())
         _ = model.inputs, model.prepared()  # these work, then, as often as needed
+        _check_writable(model.clone())
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
     except Exception as error:  # protobuf, onnx_ir and the OS each have exceptions of their own
@@ -146,6 +147,13 @@ def load(path: str | os.PathLike[str]) -> Model:
             "Is it complete, and really an .onnx file?"
         ) from error
     return model
+
+
+def _check_writable(copy: onnx_ir.Model) -> None:
+    """That all but the weights can be written again: names need be no text, for example."""
+    for graph in copy.graphs():
+        graph.initializers.clear()
+    onnx_ir.to_proto(copy)
 
 
 def save(model: onnx_ir.Model, path: Path, *, external_above: int | None = None) -> None:

@@ -378,6 +378,25 @@ def in_another_process(folder, first, count):
     return ran.stdout.splitlines()[-1]
 
 
+def test_what_cannot_be_written_again_is_refused(tmp_path):
+    proto = onnx.load(networks.mlp(tmp_path / "m.onnx"))
+    proto.graph.name = "name of bytes"
+    for content in (
+        proto.SerializeToString().replace(b"name of bytes", b"name \xb7f bytes"),
+        with_a_device_without_a_name(proto),
+    ):
+        path = tmp_path / "broken.onnx"
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match="not a readable ONNX model"):
+            onnxrd.load_model(path)
+
+
+def with_a_device_without_a_name(proto):
+    proto.ir_version = 11
+    proto.graph.node[0].device_configurations.add()
+    return proto.SerializeToString()
+
+
 def test_broken_files(tmp_path):
     last = in_another_process(tmp_path, 0, 120)
     refused, compressed = (int(n) for n in re.findall(r"\d+", last))
