@@ -150,7 +150,12 @@ def load(path: str | os.PathLike[str]) -> Model:
 
 
 def _check_writable(copy: onnx_ir.Model) -> None:
-    """That all but the weights can be written again: names need be no text, for example."""
+    """That all but the weights can be written again: names need be no text, for example.
+
+    Args:
+        copy: of the model; it loses its weights here, so that they need not be copied.
+    """
+    common_passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(copy)
     for graph in copy.graphs():
         graph.initializers.clear()
     onnx_ir.to_proto(copy)

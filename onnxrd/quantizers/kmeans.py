@@ -152,13 +152,13 @@ def merged_points(value: Floats, mass: Floats, pinned: bool) -> Points:
     Args:    value, mass: [n], ascending and >= 0.
     """
     factor = 2.0**52 / mass.sum()
-    merged = []
+    merged, extent = [], 2 * (value[-1] - value[0]) / MOST_POINTS
     for start in range(0, len(value), AT_ONCE):
         some = slice(start, start + AT_ONCE)
         part = _merged_equals(value[some], np.rint(mass[some] * factor), pinned)
         most = max(2, MOST_POINTS * len(value[some]) // len(value))
         if len(part[0]) > most:
-            part = _merged_at(_runs(part[0], most // 2, 2 * np.ptp(value) / MOST_POINTS), *part)
+            part = _merged_at(_runs(part[0], most // 2, extent), *part)
         merged.append(part)
     value, mass = (np.concatenate(parts) for parts in zip(*merged))
     sums = np.zeros((2, len(value) + 1))

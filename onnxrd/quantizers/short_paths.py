@@ -13,9 +13,6 @@ from onnxrd.quantizers.trellis import AFTER, DELAYS, STATES
 
 Floats = NDArray[np.float32]
 
-FAR = np.float32(1e9)
-"""What keeps a path off a branch; infinity times zero would not be zero."""
-
 
 def _ways() -> tuple[NDArray[np.uint8], Floats]:
     """The branches 2 Q + p of all ways, [32 · 32, 5], and as zeros and ones, [5 · 4, 32 · 32].
@@ -53,12 +50,13 @@ def shortest(
     idle = -costs.shape[1] % DELAYS  # steps before the first, of parity zero, that cost nothing
     padded = np.empty((4, costs.shape[1] + idle), np.float32)
     padded[:, idle:] = costs
-    padded[0::2, :idle], padded[1::2, :idle] = 0, FAR
+    padded[0::2, :idle] = 0
+    padded[1::2, :idle] = 1 + 2 * costs.max(axis=0).sum()  # no infinity: zero times that is NaN
     blocks = padded.reshape(4, -1, DELAYS).transpose(1, 2, 0).reshape(-1, 4 * DELAYS)
     ways = (blocks @ _TAKEN).reshape(-1, STATES, STATES)
     reached = np.zeros(STATES, np.float32)
     if start is not None:
-        reached += FAR
+        reached += np.inf
         reached[_idled(idle) == start] = 0
     came = np.empty(ways.shape[:2], np.intp)
     for way, best in zip(ways, came, strict=True):

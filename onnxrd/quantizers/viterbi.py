@@ -50,6 +50,10 @@ def _before() -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 _FROM, _BRANCH = _before()
 _BRANCHES = _BRANCH.astype(np.uint8)
 
+_MIRROR = np.array([[1], [1], [-1], [-1]], np.float32)
+_PARITY = np.array([[0], [1], [0], [1]], np.float32)
+"""Of the rows 2 Q + p, [4, 1] each: the sign of the grid, and p."""
+
 
 def on_trellis(weight: Array, importance: Array, slope: float, *, coarser: float = 1.0) -> Trellis:
     """Trellis-coded quantization that costs the least, ½ h (w - ŵ)² + slope · bits.
@@ -130,10 +134,6 @@ def nearest_branches(weights: Floats) -> tuple[Floats, NDArray[np.int16]]:
     errors *= errors
     below += 2 * (errors[1] < errors[0])
     return np.minimum(errors[0], errors[1]), below.astype(np.int16)
-
-
-_MIRROR = np.array([[1], [1], [-1], [-1]], np.float32)
-_PARITY = np.array([[0], [1], [0], [1]], np.float32)
 
 
 def _below(weights: Floats) -> tuple[Floats, Floats]:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from onnxrd.quantizers import on_grid, on_trellis, rule1_residual, state_bits
 from onnxrd.quantizers.coded import FINEST, ideal_bits, thinned
-from onnxrd.quantizers.viterbi import SEGMENT, SHORT, cheapest_path
+from onnxrd.quantizers.trellis import units
+from onnxrd.quantizers.viterbi import SEGMENT, SHORT, branches, cheapest_path, nearest_branches
 from onnxrd.rate_distortion import BITS, empirical_curve, gaussian_rate
 
 METHODS = (on_grid, on_trellis)
@@ -27,9 +28,9 @@ def cost(costs, parities):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 9), st.integers(0, 2**32))
-def test_the_cheapest_of_all_short_paths(n, seed):
-    costs = np.random.default_rng(seed).random((4, n)).astype(np.float32)
+@given(st.integers(1, 9), st.integers(0, 2**32), st.sampled_from([1e-12, 1.0, 1e12]))
+def test_the_cheapest_of_all_short_paths(n, seed, scale):
+    costs = (scale * np.random.default_rng(seed).random((4, n))).astype(np.float32)
     branches, start, _ = cheapest_path(costs)
     assert start == 0
     assert (branches >> 1 == state_bits(branches & 1)).all()
@@ -64,6 +65,19 @@ ZERO = (0, 0, 0, 0, 0)
 
 def bits_of(state):
     return tuple(state >> i & 1 for i in range(5))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 40), st.floats(0.1, 100), st.integers(0, 2**32))
+def test_the_nearest_branches_are_the_cheapest_where_bits_are_free(n, scale, seed):
+    weights = (scale * np.random.default_rng(seed).standard_normal(n)).astype(np.float32)
+    free = np.zeros(2 * int(np.abs(weights).max()) + 7, np.float32)
+    costs, codes = nearest_branches(weights)
+    expected, _ = branches(weights, np.ones_like(weights), free)
+    np.testing.assert_allclose(costs, expected, atol=1e-4)
+    levels = units(codes, np.arange(4)[:, None] >> 1)
+    np.testing.assert_allclose((weights - levels) ** 2, costs, atol=1e-4)
+    assert (codes & 1 == np.arange(4)[:, None] & 1).all()
 
 
 def test_segments_lose_next_to_nothing():
