@@ -175,11 +175,13 @@ class Builder:
 
     def shape(self, shape: tuple[int, ...]) -> str:
         """The shape of the weight as a tensor, in varints: 16 bytes for [64, 64, 3, 3]."""
-        proto = onnx.TensorProto(data_type=onnx.TensorProto.INT64, dims=[len(shape)])
-        proto.int64_data.extend(shape)
-        tensor = ir.serde.TensorProtoTensor(proto)
         name = f"{self.slot.stem}s" if self.slot.inner else self.slot.shape
-        (self._tensors if self.slot.inner else self._shared)[name] = tensor
+        (self._tensors if self.slot.inner else self._shared)[name] = _varints(shape)
+        return name
+
+    def varints(self, name: str, numbers: Sequence[int]) -> str:
+        """A tensor of this weight that is small where its integers are."""
+        self._tensors[name] = _varints(numbers)
         return name
 
     def shared_tensor(self, name: str, array: Array) -> str:
@@ -274,10 +276,8 @@ class Builder:
         if self.slot.opset < 13:
             self.node(onnx.helper.make_node("Split", [name], pieces, split=sizes))
             return
-        proto = onnx.TensorProto(data_type=onnx.TensorProto.INT64, dims=[len(sizes)])
-        proto.int64_data.extend(sizes)
-        self._tensors[f"{self.slot.stem}n"] = ir.serde.TensorProtoTensor(proto)
-        self.node(onnx.helper.make_node("Split", [name, f"{self.slot.stem}n"], pieces))
+        lengths = self.varints(f"{self.slot.stem}n", sizes)
+        self.node(onnx.helper.make_node("Split", [name, lengths], pieces))
 
     def build(
         self, encoding: str, quantized: Quantized, *, load_nbytes: int, portion: int = 0
@@ -317,6 +317,13 @@ class Builder:
             dense_nbytes=dense_nbytes,
             portion=portion,
         )
+
+
+def _varints(numbers: Sequence[int]) -> ir.TensorProtocol:
+    """int64 [n], in as many bytes as the numbers take at seven bits each."""
+    proto = onnx.TensorProto(data_type=onnx.TensorProto.INT64, dims=[len(numbers)])
+    proto.int64_data.extend(numbers)
+    return ir.serde.TensorProtoTensor(proto)
 
 
 @cache

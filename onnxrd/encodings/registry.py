@@ -8,7 +8,7 @@ from onnxrd.encodings.byte_codes import BYTE_CODES
 from onnxrd.encodings.byte_lut import BYTE_LUT
 from onnxrd.encodings.dense import DENSE
 from onnxrd.encodings.encoding import Encoding
-from onnxrd.encodings.entropy import HUFFMAN, Book, accepts, entropy_coded, in_turns
+from onnxrd.encodings.entropy import ENTROPY, Book, accepts, entropy_coded, in_turns
 from onnxrd.encodings.fill import FILL
 from onnxrd.encodings.fragment import Fragment, together_nbytes
 from onnxrd.encodings.gap import GAP
@@ -30,7 +30,7 @@ ENCODINGS: tuple[Encoding, ...] = (
     WORD_LUT,
     VECTOR_CODES,
     GAP,
-    HUFFMAN,
+    ENTROPY,
 )
 """Of equally cheap ones the first is taken: the simplest decoder."""
 
@@ -52,7 +52,7 @@ def options(quantized: Quantized, slot: Slot, *, force: str | None = None) -> tu
     quantized = _without_unused_levels(quantized)
     legal = [e for e in ENCODINGS if e.accepts(quantized, slot)]
     if force is None:
-        legal = [e for e in legal if e is not HUFFMAN]
+        legal = [e for e in legal if e is not ENTROPY]
     else:
         names = ", ".join(e.name for e in legal)
         legal = [e for e in legal if e.name == force]
@@ -103,7 +103,7 @@ def cheapest_together(
         SettingError: `force` is not legal for one of the weights.
     """
     books = _books(quantized, slots)
-    if force == HUFFMAN.name and len(books) == len(quantized):
+    if force == ENTROPY.name and len(books) == len(quantized):
         return entropy_coded(books, slots)
     best = _cheapest_apart(quantized, slots, force)
     return best if force else _with_streams(best, books, slots)

@@ -1,6 +1,8 @@
 """Entropy-coded streams: the code is optimal, the bits are near the entropy, decoding is exact."""
 
 import heapq
+from dataclasses import dataclass
+from fractions import Fraction
 from itertools import pairwise
 
 import numpy as np
@@ -18,7 +20,8 @@ from onnxrd.encodings.entropy.code import huffman_code, huffman_lengths
 from onnxrd.encodings.entropy.estimate import entropy
 from onnxrd.encodings.entropy.grid import spacing
 from onnxrd.encodings.entropy.grouping import MOST_STREAMS, grouped
-from onnxrd.encodings.entropy.stream import shared_stream
+from onnxrd.encodings.entropy.numerals import numeral_code
+from onnxrd.encodings.entropy.stream import stream_of
 from onnxrd.encodings.entropy.symbols import MOST, symbols
 from onnxrd.errors import SettingError
 from onnxrd.quantizers import Codebook
@@ -62,27 +65,105 @@ def test_canonical(counts):
     assert len(code.inner) == 2 * (len(words) - 1)
 
 
+@dataclass
+class Words:
+    """Words of given lengths, longer by as many bits where they begin a lane."""
+
+    lengths: np.ndarray
+    more: int
+
+    def first(self, index):
+        return self.lengths[index] + self.more
+
+
 @settings(deadline=None)
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=300))
-def test_lanes_hold_whole_words(lengths):
-    starts = lanes.cuts(np.array(lengths), 64)
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=300), st.integers(0, 10))
+def test_lanes_hold_whole_words(lengths, more):
+    starts = lanes.cuts(Words(np.array(lengths), more), 64)
     assert starts[0] == 0
     assert starts[-1] == len(lengths)
     for first, last in pairwise(starts):
-        assert sum(lengths[first:last]) <= 64
-        assert last == len(lengths) or sum(lengths[first : last + 1]) > 64
+        assert more + sum(lengths[first:last]) <= 64
+        assert last == len(lengths) or more + sum(lengths[first : last + 1]) > 64
+
+
+def huffman_decoded(code, bits):
+    """The symbols of a row of bits, by the code words."""
+    symbols_of = {(int(n), int(w)): s for s, (n, w) in enumerate(zip(code.lengths, code.words))}
+    found, length, word = [], 0, 0
+    for bit in bits:
+        length, word = length + 1, 2 * word + bit
+        if (length, word) in symbols_of:
+            found.append(symbols_of[length, word])
+            length = word = 0
+    return found
+
+
+def numerals_decoded(code, bits):
+    """The same by asymmetric numeral systems, from the frequencies alone."""
+    size, f = sum(code.frequencies), [int(n) for n in code.frequencies]
+    states = [(Fraction(2 * (n + i) + 1, n), s, n + i) for s, n in enumerate(f) for i in range(n)]
+    slots = [(s, v) for _, s, v in sorted((int(k * 2**20), s, v) for k, s, v in states)]
+    shared, found, v, tail = len(f) - 1 if code.rare_bits else None, [], 1, None
+    for bit in bits:
+        if tail is None:
+            v = 2 * v + bit
+            if v >= size:
+                symbol, v = slots[v - size]
+                tail = "" if symbol == shared else None
+                if tail is None:
+                    found.append(code.order[symbol])
+        else:
+            tail += str(bit)
+            if len(tail) == code.rare_bits:
+                found.append(code.order[shared + int(tail, 2)])
+                tail = None
+    return found
+
+
+CODERS = {
+    "huffman": (huffman_code, huffman_decoded),
+    "numerals": (numeral_code, numerals_decoded),
+}
 
 
 @settings(deadline=None)
-@given(st.data())
-def test_bits_of_lanes(data):
-    ids = data.draw(st.lists(st.integers(0, 9), min_size=1, max_size=400))
-    code = huffman_code(np.bincount(ids, minlength=10))
-    packed = lanes.packed(np.array(ids), code, 8)
-    starts = lanes.cuts(code.lengths[ids], 64)
-    for lane, (first, last) in zip(packed, pairwise(starts)):
-        word = "".join(f"{code.words[i]:0{code.lengths[i]}b}" for i in ids[first:last])
-        assert "".join(f"{byte:08b}" for byte in lane) == word.ljust(64, "0")
+@given(st.data(), st.sampled_from(list(CODERS)))
+def test_lanes_hold_the_symbols(data, coder):
+    share = data.draw(st.lists(st.integers(1, 1000), min_size=2, max_size=40))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    size = data.draw(st.integers(1, 400))
+    ids = rng.choice(len(share), size, p=np.array(share) / sum(share)).astype(np.uint16)
+    make, decode = CODERS[coder]
+    code = make(np.bincount(ids, minlength=len(share)))
+    coded = code.coded(ids)
+    packed, starts = lanes.packed(coded, 8), lanes.cuts(coded, 64)
+    found = [decode(code, np.unpackbits(lane).tolist()) for lane in packed]
+    assert [len(lane) for lane in found[:-1]] == np.diff(starts)[:-1].tolist()
+    decoded = [symbol for lane in found for symbol in lane]
+    assert decoded[:size] == ids.tolist()
+    assert len(decoded) - size == lanes.spare_words(coded, starts[-2], 8)
+
+
+@settings(deadline=None)
+@given(counts)
+def test_numerals_know_their_automaton(counts):
+    code = numeral_code(np.array(counts))
+    assert sum(code.frequencies) == 1 << code.head
+    assert min(code.frequencies) >= 1
+    assert sorted(code.order) == list(range(len(counts)))
+    state = code.tables[1]
+    assert code.shortest == code.head - int(np.floor(np.log2(state.max())))
+    assert (code.shortest >= 1) and (state < 1 << code.head).all()
+
+
+def test_numerals_are_near_the_entropy():
+    for spread in (0.8, 2.0, 6.0):
+        values = np.rint(np.random.default_rng(0).laplace(size=200_000) * spread).astype(int)
+        _, ids, counts = np.unique(values, return_inverse=True, return_counts=True)
+        coded = numeral_code(counts).coded(ids.astype(np.uint16))
+        bits = float(entropy(counts))
+        assert bits < coded.lengths.sum(dtype=np.int64) < bits + 0.02 * len(ids)
 
 
 @settings(deadline=None)
@@ -123,12 +204,14 @@ def networks(draw):
     st.sampled_from([v for v in VERSIONS if v[0] >= 11]),
     st.integers(1, 16),
     st.sampled_from(list(STEPS)),
+    st.booleans(),
 )
-def test_exact_and_priced(books, version, run_length, steps):
+def test_exact_and_priced(books, version, run_length, steps, numerals):
     original = model({name: book.dequantize() for name, book in books.items()}, *version)
     slots = encodings.slots(original, books)
-    fragments = shared_stream(books, slots, run_length, steps)
-    assume(fragments is not None)
+    stream = stream_of(books, slots, run_length, numerals=numerals)
+    assume(stream is not None)
+    fragments = stream.fragments(steps)
     written = original.clone()
     encodings.write(written, fragments)
     data = ir.to_proto(written).SerializeToString()
@@ -195,7 +278,7 @@ def test_streams_take_over_where_they_are_smaller():
     small = {"tiny": codebook(rng, (5, 2), 10)}
     big = {"big": grid((500, 400), 0.7), "even": codebook(rng, (256, 256), 16)}
     data, fragments = compressed(big | small, encodings.cheapest_together)
-    assert fragments["big"].encoding == "huffman"
+    assert fragments["big"].encoding == "entropy"
     assert fragments["even"].encoding != "dense"
     original = model({n: q.dequantize() for n, q in (big | small).items()})
     slots = encodings.slots(original, big | small)
@@ -208,7 +291,7 @@ def test_streams_take_over_where_they_are_smaller():
 def test_more_levels_than_a_stream_takes_are_in_no_stream():
     many = codebook(rng, (170, 100), MOST + 1)
     data, fragments = compressed({"w": many}, encodings.cheapest_together)
-    assert fragments["w"].encoding != "huffman"
+    assert fragments["w"].encoding != "entropy"
     assert same_bits(run(data, "all")[0], many.dequantize())
 
 

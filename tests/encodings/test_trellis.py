@@ -70,7 +70,7 @@ def networks(draw):
 def test_exact_and_priced(weights, version, turns):
     original = model({name: w.dequantize() for name, w in weights.items()}, *version)
     slots = encodings.slots(original, weights)
-    fragments = encodings.cheapest_together(weights, slots, force="huffman")
+    fragments = encodings.cheapest_together(weights, slots, force="entropy")
     if turns > 1 and version[1] >= 8:
         fragments = in_turns(weights, slots, turns)
     written = original.clone()
@@ -90,7 +90,7 @@ def test_every_node_is_folded(opset, turned, tmp_path):
     weight = Trellis(codes, np.asarray(np.float32(0.1)), turned)
     original = model({"w": weight.dequantize()}, opset, 8)
     fragments = encodings.cheapest_together(
-        {"w": weight}, encodings.slots(original, ["w"]), force="huffman"
+        {"w": weight}, encodings.slots(original, ["w"]), force="entropy"
     )
     encodings.write(original, fragments)
     session(ir.to_proto(original).SerializeToString(), "basic", str(tmp_path / "folded.onnx"))

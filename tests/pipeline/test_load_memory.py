@@ -86,4 +86,4 @@ def test_compress_knows_it_when_it_aims_at_a_size(run, tmp_path):
     ran = run("compress", model, "-o", out, "--data", data, *target, "--json")
     assert ran.code == 0, ran.err
     assert 0.8 * 100000 < out.stat().st_size <= 100000
-    assert any(layer["encoding"] != "huffman" for layer in json.loads(ran.out)["layers"])
+    assert any(layer["encoding"] != "entropy" for layer in json.loads(ran.out)["layers"])

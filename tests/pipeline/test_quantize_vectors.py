@@ -147,7 +147,7 @@ def test_on_the_command_line(large, calib, run, tmp_path):
     assert run("bound", large, "--data", calib, "--against", out).code == 0
 
 
-@pytest.mark.parametrize("encoding", ["vector_codes", "huffman", "dense"])
+@pytest.mark.parametrize("encoding", ["vector_codes", "entropy", "dense"])
 def test_an_encoding_can_be_asked_for(encoding, large, calib, tmp_path):
     options = onnxrd.Options(encoding=encoding, force=True, exclude=("w2",))
     given = dict(vector=2, clusters=16, data=calib, options=options)

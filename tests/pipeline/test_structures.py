@@ -224,5 +224,5 @@ def test_half_precision_on_grids_and_trellises(tmp_path, kind):
             path, tmp_path / "f.onnx", target=onnxrd.Target("bits", 5), data=data
         ),
     }.items():
-        assert [layer.encoding for layer in found.layers] == ["huffman"], name
+        assert [layer.encoding for layer in found.layers] == ["entropy"], name
         assert found.evaluation.distortion < 0.05

@@ -1,9 +1,11 @@
 """The decoder as model-local functions in standard operators. Opset 11.
 
-States are the inner nodes of the code's tree, numbered by breadth, the root is 0. `tables` builds,
-from one flag for each child of an inner node, the transitions by bit [S, 2], and composes them
-thrice into those by byte [S, 256]; likewise what is emitted: symbols from 1 in order of the leaves,
-0 for none. `run` takes the lanes through their bytes: i = state·256 + byte; state·256 = T[i].
+States of a Huffman decoder are the inner nodes of the code's tree, numbered by breadth, the root is
+0; those of numerals are v - 1 for v below L, then the inner nodes of the tree behind the slot that
+rare symbols share. `tables` builds, from one flag for each child of an inner node, or from the
+frequencies, the transitions by bit [S, 2], and composes them thrice into those by byte [S, 256];
+likewise what is emitted: symbols from 1 in the code's order, 0 for none. `run` takes the lanes
+through their bytes: i = state·256 + byte; state·256 = T[i].
 """
 
 from functools import cache
@@ -14,10 +16,10 @@ import onnx
 from onnxrd.encodings.fragment import decoder
 from onnxrd.quantizers.trellis import PERIOD, WINDOW
 
-STEPS = {64: (8, 8), 128: (8, 16), 256: (16, 16)}
+STEPS = {64: (8, 8), 128: (8, 16), 256: (16, 16), 512: (16, 32)}
 """Bytes of a lane, and how the functions for so many steps call one another."""
 
-_BITS = """
+_HUFFMAN = """
 a = Constant<value = int32[8] {128, 64, 32, 16, 8, 4, 2, 1}>()
 c = Constant<value = int64[2] {-1, 1}>()
 d = Cast<to: int = 6>(f)
@@ -30,12 +32,68 @@ b = Reshape(k, l)
 o = Constant<value = int32 {0}>()
 m = CumSum(b, o)
 p = Mul(m, b)
-q = Constant<value = int64[2] {-1, 2}>()
-N0 = Reshape(p, q)
 r = Constant<value = int32 {1}>()
 s = Sub(r, b)
 t = CumSum(s, o)
-u = Mul(t, s)
+u = Mul(t, s)"""
+
+_NUMERALS = """
+l = Constant<value = int64[1] {-1}>()
+a = Constant<value = int64[1] {0}>()
+b = Constant<value = int64 {-1}>()
+o = Constant<value = int64 {0}>()
+r = Constant<value = int64 {1}>()
+c = Constant<value = int64 {2}>()
+F = Slice(f, a, l)
+K = Gather(f, b)
+C = CumSum(F, o)
+L = Gather(C, b)
+i = Range(o, L, r)
+h = Constant<value = int64[2] {-1, 1}>()
+d = Reshape(i, h)
+g = Less(d, C)
+j = Cast<to: int = 6>(g)
+s = ArgMax<axis: int = 1, keepdims: int = 0>(j)
+k = Add(F, F)
+m = Sub(k, C)
+n = Gather(m, s)
+V = Add(i, n)
+t = Add(V, V)
+G = Add(t, r)
+H = Constant<value = int64 {1048576}>()
+I = Mul(G, H)
+J = Gather(F, s)
+M = Div(I, J)
+O = Reshape(L, l)
+Z, N = TopK<largest: int = 0>(M, O)
+A = Gather(s, N)
+B = Gather(V, N)
+D = Shape(F)
+S = Add(A, r)
+e = Equal(S, D)
+Pa = Where(e, L, B)
+Pb = Sub(Pa, r)
+Ua = Where(e, a, S)
+Q = Add(K, K)
+R = Range(c, Q, r)
+U = Less(R, K)
+W = Sub(L, c)
+Wa = Add(R, W)
+Pc = Where(U, Wa, a)
+X = Sub(R, K)
+Xa = Add(X, D)
+Ub = Where(U, a, Xa)
+Y = Sub(L, r)
+Pd = Range(r, Y, r)
+Uc = Mul(Pd, o)
+Pe = Concat<axis: int = 0>(Pd, Pb, Pc)
+Ue = Concat<axis: int = 0>(Uc, Ua, Ub)
+p = Cast<to: int = 6>(Pe)
+u = Cast<to: int = 6>(Ue)"""
+
+_BITS = """
+q = Constant<value = int64[2] {-1, 2}>()
+N0 = Reshape(p, q)
 v = Constant<value = int64[3] {-1, 2, 1}>()
 E0 = Reshape(u, v)
 w = Constant<value = int64[2] {0, -1}>()
@@ -63,15 +121,16 @@ E = Cast<to: int = TYPE>(E3)"""
 
 
 @cache
-def tables(opset: int, apart: int, wide: bool) -> onnx.FunctionProto:
-    """The function (flags [⌈2S/8⌉]) → (transitions [S·256], emitted [S·256, 8/apart]).
+def tables(opset: int, numerals: bool, apart: int, wide: bool) -> onnx.FunctionProto:
+    """The function (description) → (transitions [S·256], emitted [S·256, 8/apart]).
 
     Args:
         opset: version of the standard operators.
+        numerals: the description is of `Numerals`, else of a `Code`.
         apart: in this many bits, aligned, at most one code word ends: 1, 2, 4 or 8.
         wide: there are more than 255 symbols.
     """
-    body = _BITS
+    body = (_NUMERALS if numerals else _HUFFMAN) + _BITS
     for i in (1, 2, 3):
         merges = 1 << i <= apart
         shape = (
@@ -82,7 +141,7 @@ def tables(opset: int, apart: int, wide: bool) -> onnx.FunctionProto:
         for part in (_COMPOSE, _MERGE if merges else _JOIN):
             body += part.format(i=i, h=i - 1)
         body += _SHAPE.replace("{i}", str(i)).replace("{shape}", shape)
-    name = f"tables{apart}{'w' if wide else ''}"
+    name = f"{'numerals' if numerals else 'tables'}{apart}{'w' if wide else ''}"
     body += _TABLES.replace("TYPE", "4" if wide else "2")
     return decoder(opset, f"{name} (f) => (T, E)", body)
 
@@ -121,16 +180,21 @@ def _run(opset: int, name: str, factor: int, inner: str) -> onnx.FunctionProto:
 
 
 @cache
-def unpack(opset: int, steps: int, apart: int, wide: bool) -> tuple[onnx.FunctionProto, ...]:
-    """The function (lanes [lanes, steps], flags) → symbols [m], from 1; those it calls come first.
+def unpack(
+    opset: int, steps: int, numerals: bool, apart: int, wide: bool
+) -> tuple[onnx.FunctionProto, ...]:
+    """The function (lanes [lanes, steps], description) → symbols [m], from 1.
+
+    Those it calls come first.
 
     Args:
         opset: version of the standard operators.
         steps: bytes of a lane, a key of `STEPS`.
+        numerals: see `tables`.
         apart: see `tables`.
         wide: see `tables`.
     """
-    start = tables(opset, apart, wide)
+    start = tables(opset, numerals, apart, wide)
     body = f"""
 T, E = onnxrd.{start.name}(f)
 x = Constant<value = int32[1] {{0}}>()
@@ -140,7 +204,7 @@ c = Cast<to: int = 9>(e)
 l = Constant<value = int64[1] {{-1}}>()
 k = Reshape(c, l)
 s = Compress(e, k)"""
-    name = f"huffman{steps}_{start.name[6:]}"
+    name = f"unpack{steps}_{start.name}"
     return (start, *run(opset, steps), decoder(opset, f"{name} (b, f) => (s)", body))
 
 

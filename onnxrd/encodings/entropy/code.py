@@ -2,12 +2,37 @@
 
 import heapq
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
+
+
+class Coded(Protocol):
+    """Symbols as words of bits, to be cut into lanes."""
+
+    @property
+    def lengths(self) -> NDArray[np.uint8]:
+        """[m], bits of each symbol's word, behind other words."""
+
+    def first(self, index: int) -> int:
+        """Bits of a symbol's word at the beginning of a lane."""
+
+    def words(
+        self, index: Integers, first: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+        """Bits of words and the words as numbers, first bit most significant, [n] each.
+
+        Args:
+            index: [n], which symbols.
+            first: [n], which of them begin a lane.
+        """
+
+    def spare(self, bits: int) -> int:
+        """How many symbols so many zeros behind the last word make."""
 
 
 def huffman_lengths(counts: NDArray[Any]) -> Integers:
@@ -52,9 +77,9 @@ class Code:
     inner: NDArray[np.uint8]
 
     @property
-    def short_lengths(self) -> NDArray[np.uint8]:
-        """The same as `lengths`, in less memory."""
-        return self.lengths.astype(np.uint8)
+    def states(self) -> int:
+        """Of the automaton that decodes it."""
+        return len(self.lengths) - 1
 
     @property
     def shortest(self) -> int:
@@ -65,6 +90,57 @@ class Code:
     def longest(self) -> int:
         """Bits of the longest code word; one of them consists of zeros."""
         return int(self.lengths.max())
+
+    @property
+    def description(self) -> NDArray[np.uint8]:
+        """All that a decoder needs to know: the children, eight to the byte."""
+        return np.packbits(self.inner)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the description."""
+        return self.description.nbytes
+
+    def bits(self, counts: NDArray[Any]) -> float:
+        """Of symbols that occur so often [A]."""
+        return float(counts @ self.lengths)
+
+    def coded(self, ids: NDArray[np.integer]) -> "CodedHuffman":
+        """Symbols [m] in this code."""
+        return CodedHuffman(self, ids)
+
+
+@dataclass(frozen=True, eq=False)
+class CodedHuffman:
+    """Symbols in such a code, each of which has the same word everywhere.
+
+    Attributes:
+        code: the code.
+        ids: [m], the symbols.
+    """
+
+    code: Code
+    ids: NDArray[np.integer]
+
+    @cached_property
+    def lengths(self) -> NDArray[np.uint8]:
+        """[m], bits of the words."""
+        return np.asarray(self.code.lengths.astype(np.uint8)[self.ids])
+
+    def first(self, index: int) -> int:
+        """Bits of a word at the beginning of a lane."""
+        return int(self.lengths[index])
+
+    def words(
+        self, index: Integers, first: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+        """Bits of words and the words as numbers, [n] each; see `Coded`."""
+        ids = self.ids[index]
+        return self.code.lengths[ids], self.code.words[ids]
+
+    def spare(self, bits: int) -> int:
+        """How many symbols so many zeros make."""
+        return bits // self.code.longest
 
 
 def huffman_code(counts: NDArray[Any]) -> Code:

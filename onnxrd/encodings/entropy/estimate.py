@@ -29,7 +29,7 @@ def entropy(counts: NDArray[Any]) -> NDArray[np.float64]:
 def estimated_nbytes(counts: NDArray[Any], levels_nbytes: int = 4) -> float:
     """About how many bytes a weight adds to a model whose weights share streams.
 
-    For the choice among many candidates; `shared_stream` has the exact price.
+    For the choice among many candidates; `entropy_coded` has the exact price.
 
     Args:
         counts: [L], how often each level occurs.

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.encodings.entropy import automaton
-from onnxrd.encodings.entropy.estimate import LONGEST_RUN, entropy
-from onnxrd.encodings.entropy.stream import Book, Kind, code_counts, shared_stream, stream_of
+from onnxrd.encodings.entropy.estimate import entropy
+from onnxrd.encodings.entropy.stream import Book, Kind, Stream, best_stream, code_counts
 from onnxrd.encodings.fragment import Fragment, together_nbytes
 from onnxrd.encodings.slot import Slot
 from onnxrd.quantizers import Quantized, Sparse
@@ -19,14 +19,8 @@ MOST_STREAMS = 8
 STREAM_NBYTES = 220
 """What a stream takes besides codes and table, about."""
 
-FEW = 1 << 23
-"""Up to so many weights it pays to try whether all streams had better share one kind of decoder."""
-
 MANY = 1 << 25
 """Weights of a stream, unless it is a single one: six bytes of memory each when it is priced."""
-
-RUNS = (1, 2, 3, 4, 5, 6, 8, 12, LONGEST_RUN)
-"""How many codes a symbol may stand for."""
 
 
 def encode(quantized: Quantized, slot: Slot) -> Fragment:
@@ -51,23 +45,29 @@ def entropy_coded(
         most: so many streams.
     """
     groups = [part for names in grouped(books, most) for part in _parted(names, books)]
-    runs = [_best_run(group, slots, min(automaton.STEPS)) for group in groups]
-    trials: list[dict[str, Fragment]] = [{} for _ in automaton.STEPS]
-    kinds = set()
-    for group, run in zip(groups, runs):
-        stream = stream_of(group, slots, run, turn)
-        assert stream is not None
-        kinds.add(stream.kind)
-        for trial, steps in zip(trials, automaton.STEPS):
-            trial |= stream.fragments(steps)
-    best = min(trials, key=_nbytes_together)
-    if len(kinds) == 1 or sum(math.prod(book.shape) for book in books.values()) > FEW:
-        return best
-    steps, kind = list(automaton.STEPS)[trials.index(best)], Kind.common(kinds)
-    alike: dict[str, Fragment] = {}
-    for group, run in zip(groups, runs):
-        alike |= shared_stream(group, slots, run, steps, turn, kind) or {}
-    return min(best, alike, key=_nbytes_together)
+    trials = [
+        _alike(streams, steps)
+        for numerals in (False, True)
+        for streams in [[best_stream(g, slots, numerals=numerals, turn=turn) for g in groups]]
+        for steps in automaton.STEPS
+    ]
+    return min(trials, key=lambda fragments: together_nbytes(fragments.values()))
+
+
+def _alike(streams: Sequence[Stream], steps: int) -> dict[str, Fragment]:
+    """The weights of streams with lanes of so many bytes, with one kind of decoder if better."""
+    own = _fragments(streams, steps)
+    kinds = {stream.kind for stream in streams}
+    if len(kinds) == 1 or len({kind.numerals for kind in kinds}) > 1:
+        return own
+    alike = _fragments(streams, steps, Kind.common(kinds))
+    return min(own, alike, key=lambda fragments: together_nbytes(fragments.values()))
+
+
+def _fragments(
+    streams: Sequence[Stream], steps: int, kind: Kind | None = None
+) -> dict[str, Fragment]:
+    return {name: one for stream in streams for name, one in stream.fragments(steps, kind).items()}
 
 
 def _parted(names: Sequence[str], books: Mapping[str, Book]) -> list[dict[str, Book]]:
@@ -81,22 +81,6 @@ def _parted(names: Sequence[str], books: Mapping[str, Book]) -> list[dict[str, B
             size = math.prod(books[name].shape)
         parts[-1][name] = books[name]
     return parts
-
-
-def _nbytes_together(fragments: Mapping[str, Fragment]) -> int:
-    return together_nbytes(fragments.values())
-
-
-def _best_run(books: Mapping[str, Book], slots: Mapping[str, Slot], steps: int) -> int:
-    """How many codes a symbol of one stream should stand for."""
-    best, fewest = 1, None
-    for run in RUNS:
-        trial = shared_stream(books, slots, run, steps)
-        nbytes = trial and together_nbytes(trial.values())
-        if not nbytes or (fewest and nbytes >= fewest):
-            break
-        best, fewest = run, nbytes
-    return best
 
 
 def grouped(books: Mapping[str, Book], most: int = MOST_STREAMS) -> list[list[str]]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from onnxrd.encodings import vector_codes
 from onnxrd.encodings.entropy import automaton, lanes
-from onnxrd.encodings.entropy.code import Code, huffman_code
+from onnxrd.encodings.entropy.code import Code, Coded, huffman_code
+from onnxrd.encodings.entropy.estimate import LONGEST_RUN
 from onnxrd.encodings.entropy.grid import spacing, zero_code
+from onnxrd.encodings.entropy.numerals import Numerals, numeral_code
 from onnxrd.encodings.entropy.symbols import MOST, Symbols, symbols
 from onnxrd.encodings.fragment import Array, Builder, Fragment
 from onnxrd.encodings.slot import Slot
@@ -30,7 +32,10 @@ from onnxrd.quantizers import (
 )
 from onnxrd.quantizers.trellis import PERIOD
 
-NAME = "huffman"
+NAME = "entropy"
+
+RUNS = (1, 2, 3, 4, 5, 6, 8, 12, LONGEST_RUN)
+"""How many codes a symbol may stand for."""
 
 Book = Codebook | VectorCodebook | Trellis
 """A weight that has codes."""
@@ -90,55 +95,63 @@ class _Codes:
 class Kind:
     """What the functions of a decoder depend on, see `automaton.tables`."""
 
+    numerals: bool
     apart: int
     wide: bool
 
     @classmethod
+    def of(cls, code: Code | Numerals) -> "Kind":
+        """The quickest one."""
+        apart = next(bits for bits in (8, 4, 2, 1) if bits <= code.shortest)
+        return cls(isinstance(code, Numerals), apart, len(code.order) > 255)
+
+    @classmethod
     def common(cls, kinds: Iterable["Kind"]) -> "Kind":
-        """One for all."""
+        """One for all, of a coder."""
         kinds = list(kinds)
-        return cls(min(kind.apart for kind in kinds), any(kind.wide for kind in kinds))
+        apart = min(kind.apart for kind in kinds)
+        return cls(kinds[0].numerals, apart, any(kind.wide for kind in kinds))
 
 
-def shared_stream(
+def best_stream(
     books: Mapping[str, Book],
     slots: Mapping[str, Slot],
-    run: int,
-    steps: int,
+    *,
+    numerals: bool,
     turn: int = 0,
-    kind: Kind | None = None,
-) -> dict[str, Fragment] | None:
-    """Weights of one model, coded together.
+) -> "Stream":
+    """Weights of one model, coded together, a symbol for as many codes as is best.
 
     Args:
         books: name of the weight → its codes and levels; all accepted, at least one.
         slots: name of the weight → its place.
-        run: d, how many codes a symbol stands for.
-        steps: bytes of a lane, a key of `automaton.STEPS`.
+        numerals: by asymmetric numeral systems, where that can be; by Huffman otherwise.
         turn: when to decode it, see `onnxrd.encodings.turns`.
-        kind: of the decoder, if not the quickest one.
-
-    Returns:
-        A fragment each, all sharing the parts of the stream; None if it takes too many symbols.
     """
-    stream = stream_of(books, slots, run, turn, kind)
-    return None if stream is None else stream.fragments(steps)
+    best: Stream | None = None
+    for run in RUNS:
+        stream = stream_of(books, slots, run, numerals=numerals, turn=turn)
+        if stream is None or (best is not None and stream.nbytes >= best.nbytes):
+            break
+        best = stream
+    assert best is not None
+    return best
 
 
 def stream_of(
     books: Mapping[str, Book],
     slots: Mapping[str, Slot],
     run: int,
+    *,
+    numerals: bool = False,
     turn: int = 0,
-    kind: Kind | None = None,
 ) -> "Stream | None":
-    """See `shared_stream`."""
+    """The same, a symbol standing for `run` codes; None if that takes too many symbols."""
     found = symbols(_Codes(books), run)
     if found is None:
         return None
-    code = huffman_code(found.counts)
-    kind = kind or Kind(_apart(code), len(found.counts) > 255)
-    return Stream(books, [slots[name] for name in books], found, code, turn, kind)
+    code = (numeral_code(found.counts) if numerals else None) or huffman_code(found.counts)
+    return Stream(books, [slots[name] for name in books], found, code, turn, Kind.of(code))
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,13 +161,23 @@ class Stream:
     books: Mapping[str, Book]
     slots: Sequence[Slot]
     symbols: Symbols
-    code: Code
+    code: Code | Numerals
     turn: int
     kind: Kind
 
-    def fragments(self, steps: int) -> dict[str, Fragment]:
-        """A fragment of each weight, with lanes of so many bytes."""
-        builder, pieces = self._decoder(steps)
+    @property
+    def nbytes(self) -> float:
+        """About how many bytes it takes, without what every stream takes; `fragments` knows."""
+        return self.code.bits(self.symbols.counts) / 8 + self.code.nbytes + self._table().nbytes
+
+    def fragments(self, steps: int, kind: Kind | None = None) -> dict[str, Fragment]:
+        """A fragment of each weight.
+
+        Args:
+            steps: bytes of a lane, a key of `automaton.STEPS`.
+            kind: of the decoder, if not the quickest one.
+        """
+        builder, pieces = self._decoder(steps, kind or self.kind)
         portions, width = self._portions(), self._table().itemsize
         return {
             name: _fragment(book, slot, piece, builder, width, portion)
@@ -163,53 +186,53 @@ class Stream:
             )
         }
 
-    def _decoder(self, steps: int) -> tuple[Builder, list[str]]:
+    def _decoder(self, steps: int, kind: Kind) -> tuple[Builder, list[str]]:
         """All that decodes the stream, as shared parts, and the names of each weight's codes."""
         slot = replace(self.slots[0], stem=f"{self.slots[0].stem}-", inner=True)
-        stem, opset, wide = slot.stem, slot.opset, self.kind.wide
-        lengths = self._lengths
-        starts = lanes.cuts(lengths, 8 * steps)
-        spare = lanes.spare_words(lengths[starts[-2] :], self.code, steps)
+        stem, opset, wide = slot.stem, slot.opset, kind.wide
+        count, (rows, spare) = len(self.symbols.ids), self._lanes(steps)
         made = ir.Value(
             name=f"{stem}y",
             type=ir.TensorType(ir.DataType.UINT16 if wide else ir.DataType.UINT8),
-            shape=ir.Shape([len(lengths) + spare]),
+            shape=ir.Shape([count + spare]),
         )
         builder = Builder(slot)
-        *inner, unpack = automaton.unpack(opset, steps, self.kind.apart, wide)
+        *inner, unpack = automaton.unpack(opset, steps, *astuple(kind))
         inputs = (
-            builder.packed(stem, np.dtype(np.uint8), (len(starts) - 1, steps), self._pack(steps)),
-            builder.tensor(f"{stem}f", np.packbits(self.code.inner)),
+            builder.packed(stem, np.dtype(np.uint8), (rows, steps), self._pack(steps)),
+            builder.varints(f"{stem}f", self.code.description.tolist())
+            if isinstance(self.code, Numerals)
+            else builder.tensor(f"{stem}f", self.code.description),
         )
         if self.turn:
             inputs = wait(builder, *inputs, turn=self.turn)
         builder.call(unpack, inputs, f"{stem}y", inner=inner)
         table = builder.tensor(f"{stem}t", self._table())
         sizes = [_stored(book) for book in self.books.values()]
-        rest = (len(lengths) + spare) * self.symbols.runs.shape[1] - sum(sizes)
+        rest = (count + spare) * self.symbols.runs.shape[1] - sum(sizes)
         names = [slot.stem for slot in self.slots]
         whole = names[0] if len(names) == 1 and not rest else f"{stem}c"
         builder.call(automaton.expand(opset), (f"{stem}y", table), whole)
         if whole != names[0]:
             outputs = [*names, f"{stem}z"] if rest else names
             builder.split(whole, outputs, [*sizes, rest] if rest else sizes)
-        packed, cut = (len(starts) - 1) * steps, whole != names[0]
-        load_nbytes = self._load_nbytes(packed, len(lengths) + spare, cut=cut)
+        packed, cut = rows * steps, whole != names[0]
+        load_nbytes = self._load_nbytes(packed, count + spare, kind, cut=cut)
         builder.share(f"{stem}s", [made], load_nbytes, turn=self.turn)
         return builder, names
 
-    def _load_nbytes(self, packed: int, made: int, *, cut: bool) -> int:
+    def _load_nbytes(self, packed: int, made: int, kind: Kind, *, cut: bool) -> int:
         """Bytes of what decoding computes.
 
         Args:
             packed: bytes of the lanes.
             made: symbols that come of them.
+            kind: of the decoder.
             cut: codes are cut into pieces.
         """
         run = int(self.symbols.runs.shape[1])
-        wide, slots = (2 if self.kind.wide else 1), 8 // self.kind.apart
-        states = 4 * len(np.packbits(self.code.inner))
-        tables = states * (256 * (16 + (12 + wide) * slots) + 16 * (8 + 6 * slots))
+        wide, slots = (2 if kind.wide else 1), 8 // kind.apart
+        tables = self.code.states * (256 * (16 + (12 + wide) * slots) + 16 * (8 + 6 * slots))
         walk = packed * (25 + slots * (wide + 2) + (self.turn > 0))
         codes = made * run * int(self._table().itemsize)
         return tables + walk + made * (wide + 4) + codes * (3 if cut else 2)
@@ -226,13 +249,13 @@ class Stream:
         def pack() -> Array:
             found = symbols(_Codes(books), run)
             assert found is not None
-            return lanes.packed(found.ids, code, steps)
+            return lanes.packed(code.coded(found.ids), steps)
 
         return pack
 
     def _portions(self) -> list[int]:
         """Bytes of the code words of each weight; those of a symbol that two share, by halves."""
-        run, lengths, position = self.symbols.runs.shape[1], self._lengths, 0
+        run, lengths, position = self.symbols.runs.shape[1], self._coded.lengths, 0
         reached, before = 0.0, 0.0
         portions = []
         for end in np.cumsum([*map(_stored, self.books.values())]):
@@ -245,14 +268,20 @@ class Stream:
         return portions
 
     @cached_property
-    def _lengths(self) -> NDArray[np.uint8]:
-        """[⌈n/d⌉], bits of each symbol's code word."""
-        return self.code.short_lengths[self.symbols.ids]
+    def _coded(self) -> Coded:
+        return self.code.coded(self.symbols.ids)
 
+    def _lanes(self, steps: int) -> tuple[int, int]:
+        """How many lanes of so many bytes there are, and spare words behind the last."""
+        if steps not in self._found:
+            starts = lanes.cuts(self._coded, 8 * steps)
+            spare = lanes.spare_words(self._coded, int(starts[-2]), steps)
+            self._found[steps] = len(starts) - 1, spare
+        return self._found[steps]
 
-def _apart(code: Code) -> int:
-    """The largest of 1, 2, 4, 8 that no code word is shorter than."""
-    return next(bits for bits in (8, 4, 2, 1) if bits <= code.shortest)
+    @cached_property
+    def _found(self) -> dict[int, tuple[int, int]]:
+        return {}
 
 
 def _fragment(
