@@ -197,7 +197,7 @@ class Builder:
         self,
         function: onnx.FunctionProto,
         inputs: Sequence[str],
-        output: str,
+        output: str | Sequence[str],
         *,
         inner: Sequence[onnx.FunctionProto] = (),
         inline: bool = False,
@@ -207,21 +207,22 @@ class Builder:
         Equal names, equal functions: a body that depends on more than the opset must be inline.
 
         Args:
-            function: what to call; it has one output.
+            function: what to call.
             inputs: names of values.
-            output: name of its result.
+            output: name of its result, or those of all.
             inner: the functions that it calls.
             inline: write its nodes.
         """
+        outputs = [output] if isinstance(output, str) else output
         if self.slot.has_functions and not inline:
             for needed in (*inner, function):
                 self._shared[f"{DOMAIN}::{needed.name}"] = needed
             self._shared[DOMAIN] = onnx.OperatorSetIdProto(domain=DOMAIN, version=1)
             self.node(
-                onnx.NodeProto(op_type=function.name, domain=DOMAIN, input=inputs, output=[output])
+                onnx.NodeProto(op_type=function.name, domain=DOMAIN, input=inputs, output=outputs)
             )
             return
-        self._inline(function, inputs, [output], {f.name: f for f in inner})
+        self._inline(function, inputs, outputs, {f.name: f for f in inner})
 
     def _inline(
         self,
@@ -231,7 +232,7 @@ class Builder:
         inner: Mapping[str, onnx.FunctionProto],
     ) -> None:
         names = dict(zip((*function.input, *function.output), (*inputs, *outputs)))
-        stem = self.slot.stem + (f"{self._inlined}." if inner else "")
+        stem = self.slot.stem + (f"{self._inlined}." if inner or self.slot.inner else "")
         self._inlined += 1
         for node in function.node:
             read = [names[name] for name in node.input]
@@ -271,12 +272,12 @@ class Builder:
         self._shared |= {**fragment.shared, **fragment.tensors, f"{fragment.output}s": steps}
         return fragment.output
 
-    def split(self, name: str, pieces: Sequence[str], sizes: Sequence[int]) -> None:
-        """Cut a value along its first axis."""
+    def split(self, name: str, pieces: Sequence[str], sizes: Sequence[int], lengths: str) -> None:
+        """Cut a value along its first axis; `lengths` is to be the name of the sizes."""
         if self.slot.opset < 13:
             self.node(onnx.helper.make_node("Split", [name], pieces, split=sizes))
             return
-        lengths = self.varints(f"{self.slot.stem}n", sizes)
+        self.varints(lengths, sizes)
         self.node(onnx.helper.make_node("Split", [name, lengths], pieces))
 
     def build(

@@ -55,7 +55,7 @@ def _together(vectors: Mapping[str, Array], slots: Mapping[str, Slot]) -> dict[s
     whole = np.concatenate(list(vectors.values()))
     builder.node(_widening(builder.tensor(stem, whole.astype(np.float16)), f"{stem}w"))
     sizes = [vector.size for vector in vectors.values()]
-    builder.split(f"{stem}w", [place.output for place in places], sizes)
+    builder.split(f"{stem}w", [place.output for place in places], sizes, f"{builder.slot.stem}n")
     builder.share(f"{stem}s", (), 6 * whole.size)
     found = {}
     for name, vector in vectors.items():

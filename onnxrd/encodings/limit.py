@@ -12,26 +12,29 @@ def within(
     limit: int,
     best: Fragments,
     table: Mapping[str, Sequence[Fragment]],
-    in_turns: Callable[[Sequence[str], int], Fragments],
+    in_turns: Callable[[Sequence[str], int, bool], Fragments],
     most_turns: int,
 ) -> dict[str, Fragment]:
     """The same weights, decoded within so many bytes; if that cannot be, within the fewest.
 
-    What is decoded by streams is decoded in more turns first, which costs some hundred bytes each.
-    Then weights change to other encodings, first those that save the most memory for a byte.
+    What is decoded by streams is decoded in more turns first, which costs some hundred bytes each,
+    then by the code of the least memory. Then weights change to other encodings, first those that
+    save the most memory for a byte.
 
     Args:
         limit: for `load_nbytes`.
         best: name of the weight → its fragment, of the fewest bytes.
         table: name of the weight → itself in other encodings, none of them in a stream.
-        in_turns: weights in streams that are decoded in so many turns.
+        in_turns: weights in streams that are decoded in so many turns, and in the least memory.
         most_turns: that are possible.
     """
-    chosen, turns = dict(best), 1
+    chosen, turns, lean = dict(best), 1, False
     while (excess := load_nbytes(chosen.values()) - limit) > 0:
         streamed = [name for name, fragment in chosen.items() if fragment.portion]
         if streamed and turns < most_turns:
             turns *= 2
+        elif streamed and not lean:
+            lean = True
         else:
             leaner = _leaner(chosen, table, excess)
             if not leaner:
@@ -39,7 +42,7 @@ def within(
             chosen |= leaner
             streamed = [name for name in streamed if name not in leaner]
         if streamed:
-            chosen |= in_turns(streamed, turns)
+            chosen |= in_turns(streamed, turns, lean)
     return chosen
 
 

@@ -128,8 +128,8 @@ def leaner(
     books = _books(quantized, slots)
     table = {name: options(q, slots[name]) for name, q in quantized.items()}
 
-    def streams(names: Sequence[str], turns: int) -> dict[str, Fragment]:
-        return in_turns({name: books[name] for name in names}, slots, turns)
+    def streams(names: Sequence[str], turns: int, lean: bool) -> dict[str, Fragment]:
+        return in_turns({name: books[name] for name in names}, slots, turns, lean=lean)
 
     most = MOST_TURNS if all(map(possible, slots.values())) else 1
     return within(load_limit, fragments, table, streams, most)

@@ -7,6 +7,7 @@ is only known when the pass has begun: the pass puts the branch in place of the 
 folds it (`later`). Releases that fold the branch at once only take more memory.
 """
 
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -44,8 +45,8 @@ def later(opset: int) -> onnx.FunctionProto:
     )
 
 
-def wait(builder: Builder, lanes: str, flags: str, *, turn: int) -> tuple[str, str]:
-    """The same two tensors, but constant in that turn only; the one of what does not wait is 0."""
+def wait(builder: Builder, names: Sequence[str], *, turn: int) -> list[str]:
+    """The same tensors, but constant in that turn only; the one of what does not wait is 0."""
     slot = builder.slot
     links = Builder(slot)
     last = links.shared_tensor(f"{slot.prefix}t", np.ones(1, bool))
@@ -54,6 +55,6 @@ def wait(builder: Builder, lanes: str, flags: str, *, turn: int) -> tuple[str, s
         links.call(later(slot.opset), (before,), last)
         links.share(last, [], 0, turn=number)
     builder.include_shared(links)
-    for name in (lanes, flags):
+    for name in names:
         builder.node(onnx.helper.make_node("Where", [last, name, name], [f"{name}w"]))
-    return f"{lanes}w", f"{flags}w"
+    return [f"{name}w" for name in names]

@@ -14,7 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from onnxrd import encodings
-from onnxrd.encodings.entropy import lanes
+from onnxrd.encodings.entropy import decoder, lanes
 from onnxrd.encodings.entropy.automaton import STEPS
 from onnxrd.encodings.entropy.code import huffman_code, huffman_lengths
 from onnxrd.encodings.entropy.estimate import entropy
@@ -205,13 +205,19 @@ def networks(draw):
     st.integers(1, 16),
     st.sampled_from(list(STEPS)),
     st.booleans(),
+    st.integers(1, 3),
 )
-def test_exact_and_priced(books, version, run_length, steps, numerals):
+def test_exact_and_priced(books, version, run_length, steps, numerals, several):
     original = model({name: book.dequantize() for name, book in books.items()}, *version)
     slots = encodings.slots(original, books)
-    stream = stream_of(books, slots, run_length, numerals=numerals)
-    assume(stream is not None)
-    fragments = stream.fragments(steps)
+    names = np.array_split(list(books), several)
+    streams = [
+        stream_of({n: books[n] for n in some}, slots, run_length, numerals=numerals)
+        for some in names
+        if len(some)
+    ]
+    assume(None not in streams)
+    fragments = decoder.fragments(streams, steps)
     written = original.clone()
     encodings.write(written, fragments)
     data = ir.to_proto(written).SerializeToString()
@@ -257,9 +263,9 @@ def test_weights_alike_share_a_stream_and_others_do_not():
     many = {f"c{i}": grid((100, 1000), 0.05 * 1.5**i) for i in range(12)}
     assert len(grouped(many)) <= MOST_STREAMS
     data, fragments = compressed(alike | coarse, encodings.entropy_coded)
-    steps = [part for part in fragments["a0"].shared if part in fragments["b0"].shared]
-    assert "q0-" in fragments["a3"].shared
-    assert "q0-" not in steps
+    walks = [node for node in onnx.load_from_string(data).graph.node if "several" in node.op_type]
+    assert len(walks) == 1
+    assert "q0-" in fragments["a3"].shared and "q0-" in fragments["b0"].shared
     for result, book in zip(run(data, "all"), (alike | coarse).values()):
         assert same_bits(result, book.dequantize())
 

@@ -8,6 +8,7 @@ likewise what is emitted: symbols from 1 in the code's order, 0 for none. `run` 
 through their bytes: i = state·256 + byte; state·256 = T[i].
 """
 
+from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
@@ -15,6 +16,27 @@ import onnx
 
 from onnxrd.encodings.fragment import decoder
 from onnxrd.quantizers.trellis import PERIOD, WINDOW
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What the functions of a decoder depend on.
+
+    Attributes:
+        apart: in this many bits, aligned, at most one code word ends: 1, 2, 4 or 8.
+        wide: there are more than 255 symbols.
+        several: it is one of several.
+    """
+
+    apart: int
+    wide: bool
+    several: bool
+
+    @property
+    def suffix(self) -> str:
+        """Of the names of functions."""
+        return f"{self.apart}{'w' if self.wide else ''}{'s' if self.several else ''}"
+
 
 STEPS = {64: (8, 8), 128: (8, 16), 256: (16, 16), 512: (16, 32)}
 """Bytes of a lane, and how the functions for so many steps call one another."""
@@ -118,32 +140,45 @@ y = Constant<value = int32 {256}>()
 z = Mul(N3, y)
 T = Reshape(z, l)
 E = Cast<to: int = TYPE>(E3)"""
+_TABLES_OF_ONE = """
+y = Constant<value = int32 {256}>()
+z = Mul(N3, y)
+Ta = Reshape(z, l)
+T = Add(Ta, Ba)
+E = Cast<to: int = TYPE>(E3)
+Tb = Shape(Ta)
+Tc = Cast<to: int = 6>(Tb)
+Bb = Add(Ba, Tc)
+Bx = Expand(Ba, Bc)"""
 
 
 @cache
-def tables(opset: int, numerals: bool, apart: int, wide: bool) -> onnx.FunctionProto:
+def tables(opset: int, kind: Kind, numerals: bool) -> onnx.FunctionProto:
     """The function (description) → (transitions [S·256], emitted [S·256, 8/apart]).
+
+    Of several decoders: (description, [lanes, 1], n) → (transitions, emitted, n [lanes, 1], m), its
+    states being numbered from n/256 on, those of the next one from m/256 on; n and m are int32 [1].
 
     Args:
         opset: version of the standard operators.
+        kind: of the decoder.
         numerals: the description is of `Numerals`, else of a `Code`.
-        apart: in this many bits, aligned, at most one code word ends: 1, 2, 4 or 8.
-        wide: there are more than 255 symbols.
     """
     body = (_NUMERALS if numerals else _HUFFMAN) + _BITS
     for i in (1, 2, 3):
-        merges = 1 << i <= apart
+        merges = 1 << i <= kind.apart
         shape = (
-            f"int64[2] {{-1, {8 // apart}}}"
+            f"int64[2] {{-1, {8 // kind.apart}}}"
             if i == 3
             else f"int64[3] {{0, {4 ** (1 << i >> 1)}, -1}}"
         )
         for part in (_COMPOSE, _MERGE if merges else _JOIN):
             body += part.format(i=i, h=i - 1)
         body += _SHAPE.replace("{i}", str(i)).replace("{shape}", shape)
-    name = f"{'numerals' if numerals else 'tables'}{apart}{'w' if wide else ''}"
-    body += _TABLES.replace("TYPE", "4" if wide else "2")
-    return decoder(opset, f"{name} (f) => (T, E)", body)
+    body += _TABLES_OF_ONE if kind.several else _TABLES
+    name = f"{'numerals' if numerals else 'huffman'}{kind.suffix}"
+    signature = f"{name} (f, Bc, Ba) => (T, E, Bx, Bb)" if kind.several else f"{name} (f) => (T, E)"
+    return decoder(opset, signature, body.replace("TYPE", "4" if kind.wide else "2"))
 
 
 @cache
@@ -179,33 +214,38 @@ def _run(opset: int, name: str, factor: int, inner: str) -> onnx.FunctionProto:
     return decoder(opset, f"{name} (x, b, T) => (y, i)", body)
 
 
-@cache
-def unpack(
-    opset: int, steps: int, numerals: bool, apart: int, wide: bool
-) -> tuple[onnx.FunctionProto, ...]:
-    """The function (lanes [lanes, steps], description) → symbols [m], from 1.
+_WALK = """
+e = Gather(E, i)
+c = Cast<to: int = 9>(e)
+l = Constant<value = int64[1] {-1}>()
+k = Reshape(c, l)
+s = Compress(e, k)"""
 
-    Those it calls come first.
+
+@cache
+def unpack(opset: int, steps: int, kind: Kind, numerals: bool) -> tuple[onnx.FunctionProto, ...]:
+    """The function (lanes [lanes, steps], …) → symbols [m], from 1; those it calls come first.
+
+    Its other input is a description. Of several decoders it is transitions, emitted, and the states
+    [lanes, 1] that lanes begin in.
 
     Args:
         opset: version of the standard operators.
         steps: bytes of a lane, a key of `STEPS`.
-        numerals: see `tables`.
-        apart: see `tables`.
-        wide: see `tables`.
+        kind: of the decoder.
+        numerals: see `tables`; of several decoders it does not matter.
     """
-    start = tables(opset, numerals, apart, wide)
+    if kind.several:
+        body = f"y, i = onnxrd.run{steps}(x, b, T){_WALK}"
+        walk = decoder(opset, f"several{steps} (b, T, E, x) => (s)", body)
+        return (*run(opset, steps), walk)
+    start = tables(opset, kind, numerals)
     body = f"""
 T, E = onnxrd.{start.name}(f)
 x = Constant<value = int32[1] {{0}}>()
-y, i = onnxrd.run{steps}(x, b, T)
-e = Gather(E, i)
-c = Cast<to: int = 9>(e)
-l = Constant<value = int64[1] {{-1}}>()
-k = Reshape(c, l)
-s = Compress(e, k)"""
-    name = f"unpack{steps}_{start.name}"
-    return (start, *run(opset, steps), decoder(opset, f"{name} (b, f) => (s)", body))
+y, i = onnxrd.run{steps}(x, b, T){_WALK}"""
+    walk = decoder(opset, f"unpack{steps}_{start.name} (b, f) => (s)", body)
+    return (start, *run(opset, steps), walk)
 
 
 @cache

@@ -78,8 +78,13 @@ class Code:
 
     @property
     def states(self) -> int:
-        """Of the automaton that decodes it."""
-        return len(self.lengths) - 1
+        """Of the automaton that decodes it, with those that fill up the description's last byte."""
+        return 4 * self.description.nbytes
+
+    @property
+    def aside(self) -> int:
+        """Bytes that a state takes at load, besides transitions."""
+        return 0
 
     @property
     def shortest(self) -> int:

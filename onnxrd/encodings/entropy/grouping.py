@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.encodings.entropy import automaton
+from onnxrd.encodings.entropy.decoder import fragments
 from onnxrd.encodings.entropy.estimate import entropy
-from onnxrd.encodings.entropy.stream import Book, Kind, Stream, best_stream, code_counts
-from onnxrd.encodings.fragment import Fragment, together_nbytes
+from onnxrd.encodings.entropy.stream import Book, best_stream, code_counts
+from onnxrd.encodings.fragment import Fragment, load_nbytes, together_nbytes
 from onnxrd.encodings.slot import Slot
 from onnxrd.quantizers import Quantized, Sparse
 
@@ -19,8 +20,8 @@ MOST_STREAMS = 8
 STREAM_NBYTES = 220
 """What a stream takes besides codes and table, about."""
 
-MANY = 1 << 25
-"""Weights of a stream, unless it is a single one: six bytes of memory each when it is priced."""
+MANY = 1 << 24
+"""Weights of a stream, unless it is a single one: eleven bytes of memory each when it is priced."""
 
 
 def encode(quantized: Quantized, slot: Slot) -> Fragment:
@@ -35,6 +36,7 @@ def entropy_coded(
     *,
     turn: int = 0,
     most: int = MOST_STREAMS,
+    lean: bool = False,
 ) -> dict[str, Fragment]:
     """All these weights in as few bytes of streams as found.
 
@@ -43,31 +45,20 @@ def entropy_coded(
         slots: name of the weight → its place.
         turn: when to decode them, see `onnxrd.encodings.turns`.
         most: so many streams.
+        lean: in the least memory instead of the fewest bytes.
     """
     groups = [part for names in grouped(books, most) for part in _parted(names, books)]
-    trials = [
-        _alike(streams, steps)
-        for numerals in (False, True)
-        for streams in [[best_stream(g, slots, numerals=numerals, turn=turn) for g in groups]]
-        for steps in automaton.STEPS
-    ]
-    return min(trials, key=lambda fragments: together_nbytes(fragments.values()))
-
-
-def _alike(streams: Sequence[Stream], steps: int) -> dict[str, Fragment]:
-    """The weights of streams with lanes of so many bytes, with one kind of decoder if better."""
-    own = _fragments(streams, steps)
-    kinds = {stream.kind for stream in streams}
-    if len(kinds) == 1 or len({kind.numerals for kind in kinds}) > 1:
-        return own
-    alike = _fragments(streams, steps, Kind.common(kinds))
-    return min(own, alike, key=lambda fragments: together_nbytes(fragments.values()))
-
-
-def _fragments(
-    streams: Sequence[Stream], steps: int, kind: Kind | None = None
-) -> dict[str, Fragment]:
-    return {name: one for stream in streams for name, one in stream.fragments(steps, kind).items()}
+    trials = []
+    for numerals in (False, True):
+        streams = [best_stream(group, slots, numerals=numerals, lean=lean) for group in groups]
+        for steps in automaton.STEPS:
+            trials.append(fragments(streams, steps, turn))
+            if len(streams) > 1:
+                apart = [fragments([stream], steps, turn) for stream in streams]
+                trials.append({name: one for part in apart for name, one in part.items()})
+    if lean:
+        return min(trials, key=lambda found: load_nbytes(found.values()))
+    return min(trials, key=lambda found: together_nbytes(found.values()))
 
 
 def _parted(names: Sequence[str], books: Mapping[str, Book]) -> list[dict[str, Book]]:

@@ -20,6 +20,9 @@ Integers = NDArray[np.int64]
 SIZES = (8, 9, 10)
 """Candidates for b. A state more takes 256 transitions; a lane begins with b bits."""
 
+STATE = 0.5
+"""Bytes that a state fewer is worth: each takes some 20 kB and half a millisecond at load."""
+
 MOST_RARE = 12
 """Bits that tell rare symbols apart, at most."""
 
@@ -56,6 +59,11 @@ class Numerals:
     def states(self) -> int:
         """Of the automaton."""
         return (1 << self.head) + (1 << self.rare_bits) - 2
+
+    @property
+    def aside(self) -> int:
+        """Bytes that a state takes at load, besides transitions: which slots are whose."""
+        return 640 + 5 * len(self.frequencies)
 
     @property
     def shortest(self) -> int:
@@ -228,7 +236,7 @@ def numeral_code(counts: NDArray[Any]) -> Numerals | None:
             code = _numerals(falling, order, head, rare_bits)
             if code is None:
                 continue
-            bits = code.bits(counts) + 8 * code.nbytes
+            bits = code.bits(counts) + 8 * (code.nbytes + STATE * code.states)
             if bits < least:
                 best, least = code, bits
     return best

@@ -33,7 +33,7 @@ class _Piece:
 
 
 def in_turns(
-    books: Mapping[str, Book], slots: Mapping[str, Slot], turns: int
+    books: Mapping[str, Book], slots: Mapping[str, Slot], turns: int, *, lean: bool = False
 ) -> dict[str, Fragment]:
     """The same as `entropy_coded`, but decoded in so many turns, about as much in each.
 
@@ -41,6 +41,7 @@ def in_turns(
         books: name of the weight → its codes and levels; all accepted.
         slots: name of the weight → its place; their model may have turns.
         turns: from 1 to `onnxrd.encodings.turns.MOST_TURNS`.
+        lean: by the code that takes the least memory.
     """
     total = sum(math.prod(book.shape) for book in books.values())
     pieces = {n: _cut(n, book, slots[n], total / turns) for n, book in books.items()}
@@ -51,6 +52,7 @@ def in_turns(
             {piece.name: piece.slot for piece in part},
             turn=turn,
             most=max(1, MOST_STREAMS // turns),
+            lean=lean,
         )
     return {
         name: _joined(books[name], slots[name], [coded[piece.name] for piece in parts])
