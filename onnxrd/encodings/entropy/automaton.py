@@ -244,7 +244,7 @@ def unpack(opset: int, steps: int, kind: Kind, numerals: bool) -> tuple[onnx.Fun
 T, E = onnxrd.{start.name}(f)
 x = Constant<value = int32[1] {{0}}>()
 y, i = onnxrd.run{steps}(x, b, T){_WALK}"""
-    walk = decoder(opset, f"unpack{steps}_{start.name} (b, f) => (s)", body)
+    walk = decoder(opset, f"{start.name}_{steps} (b, f) => (s)", body)
     return (start, *run(opset, steps), walk)
 
 

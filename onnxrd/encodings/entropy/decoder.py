@@ -26,15 +26,18 @@ from onnxrd.encodings.turns import wait
 from onnxrd.quantizers import Codebook, Trellis, VectorCodebook, weight_dtype
 
 
-def fragments(streams: Sequence[Stream], steps: int, turn: int = 0) -> dict[str, Fragment]:
+def fragments(
+    streams: Sequence[Stream], steps: int, turn: int = 0, kind: Kind | None = None
+) -> dict[str, Fragment]:
     """A fragment of each weight of some streams of one model, all sharing what decodes them.
 
     Args:
         streams: at least one.
         steps: bytes of a lane, a key of `automaton.STEPS`.
         turn: when to decode them, see `onnxrd.encodings.turns`.
+        kind: of the decoder, if not `kind_of` these streams.
     """
-    builder = _decoder(streams, steps, turn)
+    builder = _decoder(streams, steps, turn, kind or kind_of(streams))
     return {
         name: _fragment(book, slot, builder, stream.table.itemsize, portion)
         for stream in streams
@@ -44,16 +47,27 @@ def fragments(streams: Sequence[Stream], steps: int, turn: int = 0) -> dict[str,
     }
 
 
-def _decoder(streams: Sequence[Stream], steps: int, turn: int) -> Builder:
-    """All that decodes the streams, as shared parts; codes are named by their weights' stems."""
-    first = streams[0].slots[0]
-    builder = Builder(replace(first, stem=f"{first.stem}-", inner=True))
-    stem = builder.slot.stem
-    kind = Kind(
+def apart(streams: Sequence[Stream], steps: int, turn: int = 0) -> dict[str, Fragment]:
+    """The same, but each stream walked through alone, by decoders of the same kind."""
+    kind = replace(kind_of(streams), several=False)
+    found = [fragments([stream], steps, turn, kind) for stream in streams]
+    return {name: fragment for part in found for name, fragment in part.items()}
+
+
+def kind_of(streams: Sequence[Stream]) -> Kind:
+    """The quickest kind of decoder that all these streams can have."""
+    return Kind(
         min(stream.apart for stream in streams),
         any(len(stream.code.order) > 255 for stream in streams),
         len(streams) > 1,
     )
+
+
+def _decoder(streams: Sequence[Stream], steps: int, turn: int, kind: Kind) -> Builder:
+    """All that decodes the streams, as shared parts; codes are named by their weights' stems."""
+    first = streams[0].slots[0]
+    builder = Builder(replace(first, stem=f"{first.stem}-", inner=True))
+    stem = builder.slot.stem
     counts = [stream.lanes(steps) for stream in streams]
     packs = [stream.pack(steps) for stream in streams]
     shape = sum(rows for rows, _ in counts), steps

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.encodings.entropy import automaton
-from onnxrd.encodings.entropy.decoder import fragments
+from onnxrd.encodings.entropy.decoder import apart, fragments
 from onnxrd.encodings.entropy.estimate import entropy
 from onnxrd.encodings.entropy.stream import Book, best_stream, code_counts
 from onnxrd.encodings.fragment import Fragment, load_nbytes, together_nbytes
@@ -53,9 +53,7 @@ def entropy_coded(
         streams = [best_stream(group, slots, numerals=numerals, lean=lean) for group in groups]
         for steps in automaton.STEPS:
             trials.append(fragments(streams, steps, turn))
-            if len(streams) > 1:
-                apart = [fragments([stream], steps, turn) for stream in streams]
-                trials.append({name: one for part in apart for name, one in part.items()})
+            trials.append(apart(streams, steps, turn))
     if lean:
         return min(trials, key=lambda found: load_nbytes(found.values()))
     return min(trials, key=lambda found: together_nbytes(found.values()))
