@@ -262,12 +262,28 @@ def test_weights_alike_share_a_stream_and_others_do_not():
     assert grouped(alike | coarse) == [list(alike), list(coarse)]
     many = {f"c{i}": grid((100, 1000), 0.05 * 1.5**i) for i in range(12)}
     assert len(grouped(many)) <= MOST_STREAMS
-    data, fragments = compressed(alike | coarse, encodings.entropy_coded)
-    walks = [node for node in onnx.load_from_string(data).graph.node if "several" in node.op_type]
-    assert len(walks) == 1
-    assert "q0-" in fragments["a3"].shared and "q0-" in fragments["b0"].shared
-    for result, book in zip(run(data, "all"), (alike | coarse).values()):
-        assert same_bits(result, book.dequantize())
+
+
+@pytest.mark.parametrize("way", [decoder.fragments, decoder.apart])
+def test_streams_are_walked_through_together_or_apart(way):
+    books = {f"{letter}{i}": grid((50, 40), 0.3 + i) for i in range(4) for letter in "ab"}
+
+    def coded(books, slots):
+        parts = [{n: b for n, b in books.items() if n[0] == letter} for letter in "ab"]
+        streams = [
+            stream_of(part, slots, 2, numerals=numerals)
+            for part, numerals in zip(parts, (False, True))
+        ]
+        return way(streams, 64)
+
+    data, fragments = compressed(books, coded)
+    together = way is decoder.fragments
+    assert ("q0-" in fragments["b0"].shared) == together
+    graph = onnx.load_from_string(data).graph
+    assert ("several64" in [node.op_type for node in graph.node]) == together
+    for level in ("disable", "all"):
+        for result, book in zip(run(data, level), books.values()):
+            assert same_bits(result, book.dequantize())
 
 
 def test_two_weights_alike_cost_little_more_than_their_entropy():

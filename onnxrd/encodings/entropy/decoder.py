@@ -6,7 +6,7 @@ many streams there are.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,33 +25,69 @@ from onnxrd.encodings.slot import Slot
 from onnxrd.encodings.turns import wait
 from onnxrd.quantizers import Codebook, Trellis, VectorCodebook, weight_dtype
 
+MANY = 6
+"""Steps of grids that are smaller in one tensor, cut into pieces, than in a tensor each."""
 
-def fragments(
-    streams: Sequence[Stream], steps: int, turn: int = 0, kind: Kind | None = None
-) -> dict[str, Fragment]:
+
+def fragments(streams: Sequence[Stream], steps: int, turn: int = 0) -> dict[str, Fragment]:
     """A fragment of each weight of some streams of one model, all sharing what decodes them.
 
     Args:
         streams: at least one.
         steps: bytes of a lane, a key of `automaton.STEPS`.
         turn: when to decode them, see `onnxrd.encodings.turns`.
-        kind: of the decoder, if not `kind_of` these streams.
     """
-    builder = _decoder(streams, steps, turn, kind or kind_of(streams))
-    return {
-        name: _fragment(book, slot, builder, stream.table.itemsize, portion)
-        for stream in streams
-        for (name, book), slot, portion in zip(
-            stream.books.items(), stream.slots, stream.portions()
-        )
-    }
+    return _fragments([streams], steps, turn, kind_of(streams))
 
 
 def apart(streams: Sequence[Stream], steps: int, turn: int = 0) -> dict[str, Fragment]:
     """The same, but each stream walked through alone, by decoders of the same kind."""
     kind = replace(kind_of(streams), several=False)
-    found = [fragments([stream], steps, turn, kind) for stream in streams]
-    return {name: fragment for part in found for name, fragment in part.items()}
+    return _fragments([[stream] for stream in streams], steps, turn, kind)
+
+
+def _fragments(
+    parts: Sequence[Sequence[Stream]], steps: int, turn: int, kind: Kind
+) -> dict[str, Fragment]:
+    """A fragment of each weight, the streams of each part walked through together."""
+    spacings, known = _spacings([stream for part in parts for stream in part])
+    found = {}
+    for part in parts:
+        builder = _decoder(part, steps, turn, kind)
+        builder.include_shared(spacings)
+        for stream in part:
+            for (name, book), slot, portion in zip(
+                stream.books.items(), stream.slots, stream.portions()
+            ):
+                width, given = stream.table.itemsize, slot in known
+                found[name] = _fragment(book, slot, builder, width, portion, given=given)
+    return found
+
+
+def _spacings(streams: Sequence[Stream]) -> tuple[Builder, Collection[Slot]]:
+    """Steps of grids in one tensor, if there are many, and the weights whose they are."""
+    steps = {
+        slot: step
+        for stream in streams
+        for book, slot in zip(stream.books.values(), stream.slots)
+        if book.shape
+        and not isinstance(book, VectorCodebook)
+        and (step := _spacing(book)) is not None
+        and step.dtype == np.float32
+    }
+    first = streams[0].slots[0]
+    builder = Builder(replace(first, stem=f"{first.stem}-", inner=True))
+    if len(steps) < MANY:
+        return builder, ()
+    whole = builder.tensor(f"{builder.slot.stem}l", np.stack(list(steps.values())))
+    lengths = [1] * len(steps)
+    builder.split(whole, [f"{slot.stem}l" for slot in steps], lengths, f"{builder.slot.stem}ln")
+    builder.share(f"{builder.slot.stem}ls", (), 4 * len(steps))
+    return builder, steps
+
+
+def _spacing(book: Codebook | Trellis) -> Array | None:
+    return book.step if isinstance(book, Trellis) else spacing(book.levels)
 
 
 def kind_of(streams: Sequence[Stream]) -> Kind:
@@ -164,8 +200,19 @@ def _load_nbytes(streams: Sequence[Stream], packed: int, counts: Sequence[int], 
     return tables + walk + sum(counts) * (wide * (1 + kind.several) + 4) + 3 * codes
 
 
-def _fragment(book: Book, slot: Slot, shared: Builder, width: int, portion: int) -> Fragment:
-    """What makes a weight of its codes, which are named as its slot's stem."""
+def _fragment(
+    book: Book, slot: Slot, shared: Builder, width: int, portion: int, *, given: bool
+) -> Fragment:
+    """What makes a weight of its codes, which are named as its slot's stem.
+
+    Args:
+        book: the weight.
+        slot: its place.
+        shared: parts.
+        width: bytes of a code.
+        portion: bytes of its code words.
+        given: the step of its grid is among the shared parts.
+    """
     builder, codes = Builder(slot), slot.stem
     builder.include_shared(shared)
     if isinstance(book, VectorCodebook):
@@ -175,7 +222,7 @@ def _fragment(book: Book, slot: Slot, shared: Builder, width: int, portion: int)
     dtype, size = weight_dtype(book), math.prod(book.shape)
     item, wide = dtype.itemsize, np.promote_types(dtype, np.float32)
     made = item if wide == dtype else wide.itemsize + item
-    step = book.step if isinstance(book, Trellis) else spacing(book.levels)
+    step = _spacing(book)
     if isinstance(book, Trellis):
         function = automaton.trellis(slot.opset, dtype.name, turned=book.turned)
         load_nbytes = size * (42 + 4 * book.turned + 12 * (item == 8) + made)
@@ -185,9 +232,9 @@ def _fragment(book: Book, slot: Slot, shared: Builder, width: int, portion: int)
     else:
         function = automaton.level(slot.opset)
         load_nbytes = size * (width + 4 + item)
-    scale = builder.tensor(
-        f"{slot.stem}l", step.astype(wide) if step is not None else _rolled(book)
-    )
+    scale = f"{slot.stem}l"
+    if not given:
+        builder.tensor(scale, step.astype(wide) if step is not None else _rolled(book))
     if isinstance(book, Trellis) and book.scales is not None:
         scale = _scaled(builder, scale, book.scales, wide)
     builder.call(function, (codes, scale, builder.shape(book.shape)), slot.output)

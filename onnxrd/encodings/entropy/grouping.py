@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnxrd.encodings.entropy import automaton
 from onnxrd.encodings.entropy.decoder import apart, fragments
 from onnxrd.encodings.entropy.estimate import entropy
+from onnxrd.encodings.entropy.numerals import STATE
 from onnxrd.encodings.entropy.stream import Book, best_stream, code_counts
 from onnxrd.encodings.fragment import Fragment, load_nbytes, together_nbytes
 from onnxrd.encodings.slot import Slot
@@ -19,6 +20,9 @@ MOST_STREAMS = 8
 
 STREAM_NBYTES = 220
 """What a stream takes besides codes and table, about."""
+
+STEP = 0.5
+"""Bytes of a file that a step of a walk fewer is worth: two operators that are folded at load."""
 
 MANY = 1 << 24
 """Weights of a stream, unless it is a single one: eleven bytes of memory each when it is priced."""
@@ -48,15 +52,16 @@ def entropy_coded(
         lean: in the least memory instead of the fewest bytes.
     """
     groups = [part for names in grouped(books, most) for part in _parted(names, books)]
-    trials = []
+    trials: list[tuple[float, dict[str, Fragment]]] = []
     for numerals in (False, True):
         streams = [best_stream(group, slots, numerals=numerals, lean=lean) for group in groups]
+        worth = STATE * sum(stream.code.states for stream in streams)
         for steps in automaton.STEPS:
-            trials.append(fragments(streams, steps, turn))
-            trials.append(apart(streams, steps, turn))
-    if lean:
-        return min(trials, key=lambda found: load_nbytes(found.values()))
-    return min(trials, key=lambda found: together_nbytes(found.values()))
+            for way, walks in ((fragments, 1), (apart, len(streams))):
+                found = way(streams, steps, turn)
+                nbytes = together_nbytes(found.values()) + worth + STEP * steps * walks
+                trials.append((load_nbytes(found.values()) if lean else nbytes, found))
+    return min(trials, key=lambda trial: trial[0])[1]
 
 
 def _parted(names: Sequence[str], books: Mapping[str, Book]) -> list[dict[str, Book]]:
