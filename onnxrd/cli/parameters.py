@@ -63,7 +63,7 @@ data = _all(
         type=click.Choice(list(PROVIDERS)),
         default="cpu",
         show_default=True,
-        help="What onnxruntime runs networks on. cuda needs onnxruntime-gpu, and is untested.",
+        help="What onnxruntime runs networks on. cuda needs onnxruntime-gpu[cuda,cudnn].",
     ),
     tasks.task,
     tasks.output,

@@ -2,7 +2,10 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,7 +44,7 @@ class Runtime:
     Attributes:
         threads: of each operator (intra-op), 0 for onnxruntime's own choice.
         provider: "cpu", or "cuda" for an NVIDIA GPU: what the GPU has no kernel for runs on the
-            CPU. (Not tested: no GPU was at hand.)
+            CPU.
 
     Raises:
         SettingError: the onnxruntime that is installed has no such provider.
@@ -109,7 +112,10 @@ class Session:
         else:
             source = os.fspath(model)
         wanted = PROVIDERS[runtime.provider]
-        providers = list(dict.fromkeys((wanted, PROVIDERS["cpu"])))
+        providers: list[Any] = [PROVIDERS["cpu"]]
+        if runtime.provider == "cuda":
+            _find_cuda()
+            providers.insert(0, (wanted, {"use_tf32": "0"}))  # ten bits would look like damage
         try:
             self._session = ort.InferenceSession(source, options, providers=providers)
         except Exception as error:  # onnxruntime has a dozen exception types without a common base
@@ -144,6 +150,13 @@ class Session:
         except Exception as error:  # as above
             raise ModelError(f"onnxruntime cannot run the model: {error}") from error
         return dict(zip(wanted, results))
+
+
+@cache
+def _find_cuda() -> None:
+    """Load the CUDA libraries that pip has installed: onnxruntime does not look there by itself."""
+    with redirect_stdout(StringIO()):  # it prints what it does not find
+        ort.preload_dlls()
 
 
 def view(value: ort.OrtValue) -> Array:

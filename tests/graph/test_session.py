@@ -103,7 +103,8 @@ def test_a_provider_that_does_not_start(monkeypatch, model):
     with pytest.raises(SettingError, match="cannot start its provider 'cuda'"):
         Session(model, runtime=Runtime(provider="cuda"))
     Session(model)
-    assert asked == [both, both[1:]]
+    exact = ("CUDAExecutionProvider", {"use_tf32": "0"})
+    assert asked == [[exact, "CPUExecutionProvider"], ["CPUExecutionProvider"]]
 
 
 def test_every_session_runs_as_it_is_told(monkeypatch, run, model, calib, tmp_path):
