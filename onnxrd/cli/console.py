@@ -18,10 +18,9 @@ WIDTH = 120
 
 
 def stdout() -> Console:
-    """Where results go."""
-    return Console(
-        width=None if sys.stdout.isatty() else WIDTH, highlight=False, markup=False, emoji=False
-    )
+    """Where results go: nowhere, if stdout was closed before we began."""
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return Console(width=None if is_terminal else WIDTH, highlight=False, markup=False, emoji=False)
 
 
 def stderr() -> Console:

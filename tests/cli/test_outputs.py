@@ -1,6 +1,7 @@
 """The output appears whole and verified, or not at all, and never in place of an input."""
 
 import os
+import shlex
 import subprocess
 import sys
 
@@ -244,6 +245,15 @@ def test_stdout_that_cannot_be_written(model):
     assert ran.returncode == 1
     assert "No space left" in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_stdout_that_is_closed(model, tmp_path, closed):
+    output = tmp_path / "out.onnx"
+    for arguments in (["inspect", model], ["quantize", model, "-o", output, "--bits", "4"]):
+        command = shlex.join([sys.executable, "-m", "onnxrd", *map(str, arguments)])
+        assert subprocess.run(["sh", "-c", f"{command} {closed}"]).returncode == 0
+    onnx.checker.check_model(onnx.load(output))
 
 
 def test_a_reader_that_has_seen_enough(model):
