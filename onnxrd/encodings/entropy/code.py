@@ -1,6 +1,7 @@
 """Huffman codes in canonical form, described by the shape of their tree."""
 
 import heapq
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -9,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Integers = NDArray[np.int64]
+
+SHORTEST_LANE, LONGEST_LANE = 512, 4096
+"""Bits, see `onnxrd.encodings.entropy.automaton.STEPS`."""
 
 
 class Coded(Protocol):
@@ -33,6 +37,17 @@ class Coded(Protocol):
 
     def spare(self, bits: int) -> int:
         """How many symbols so many zeros behind the last word make."""
+
+
+def lost(bits: float, each: float) -> float:
+    """Bits that lanes lose, about, in the best length of lanes: some each, and half of the last.
+
+    Args:
+        bits: in all lanes.
+        each: bits lost in each of them.
+    """
+    lane = min(max(math.sqrt(2 * bits * each), SHORTEST_LANE), LONGEST_LANE)
+    return bits * each / lane + lane / 2
 
 
 def huffman_lengths(counts: NDArray[Any]) -> Integers:
@@ -107,8 +122,9 @@ class Code:
         return self.description.nbytes
 
     def bits(self, counts: NDArray[Any]) -> float:
-        """Of symbols that occur so often [A]."""
-        return float(counts @ self.lengths)
+        """Of symbols that occur so often [A], about, what lanes lose included."""
+        bits = float(counts @ self.lengths)
+        return bits + lost(bits, 2)
 
     def coded(self, ids: NDArray[np.integer]) -> "CodedHuffman":
         """Symbols [m] in this code."""

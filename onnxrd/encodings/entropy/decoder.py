@@ -57,7 +57,7 @@ def _fragments(
         builder.include_shared(spacings)
         for stream in part:
             for (name, book), slot, portion in zip(
-                stream.books.items(), stream.slots, stream.portions()
+                stream.books.items(), stream.slots, stream.portions
             ):
                 width, given = stream.table.itemsize, slot in known
                 found[name] = _fragment(book, slot, builder, width, portion, given=given)

@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.encodings.entropy import automaton
-from onnxrd.encodings.entropy.decoder import apart, fragments
+from onnxrd.encodings.entropy.decoder import apart, fragments, kind_of
 from onnxrd.encodings.entropy.estimate import entropy
-from onnxrd.encodings.entropy.numerals import STATE
-from onnxrd.encodings.entropy.stream import Book, best_stream, code_counts
+from onnxrd.encodings.entropy.numerals import STATE, Numerals
+from onnxrd.encodings.entropy.stream import Book, Stream, best_stream, code_counts
 from onnxrd.encodings.fragment import Fragment, load_nbytes, together_nbytes
 from onnxrd.encodings.slot import Slot
+from onnxrd.encodings.wire import function_nbytes
 from onnxrd.quantizers import Quantized, Sparse
 
 MOST_STREAMS = 8
@@ -52,16 +53,32 @@ def entropy_coded(
         lean: in the least memory instead of the fewest bytes.
     """
     groups = [part for names in grouped(books, most) for part in _parted(names, books)]
+    streams = _streams(groups, slots, lean)
     trials: list[tuple[float, dict[str, Fragment]]] = []
-    for numerals in (False, True):
-        streams = [best_stream(group, slots, numerals=numerals, lean=lean) for group in groups]
-        worth = STATE * sum(stream.code.states for stream in streams)
-        for steps in automaton.STEPS:
-            for way, walks in ((fragments, 1), (apart, len(streams))):
-                found = way(streams, steps, turn)
-                nbytes = together_nbytes(found.values()) + worth + STEP * steps * walks
-                trials.append((load_nbytes(found.values()) if lean else nbytes, found))
+    for steps in automaton.STEPS:
+        for way, walks in ((fragments, 1), (apart, len(streams))):
+            found = way(streams, steps, turn)
+            nbytes = together_nbytes(found.values()) + STEP * steps * walks
+            trials.append((load_nbytes(found.values()) if lean else nbytes, found))
     return min(trials, key=lambda trial: trial[0])[1]
+
+
+def _streams(
+    groups: Sequence[Mapping[str, Book]], slots: Mapping[str, Slot], lean: bool
+) -> list[Stream]:
+    """A stream of each group, all by the code that takes fewer bytes, or less memory if `lean`."""
+    huffman = [best_stream(group, slots, numerals=False, lean=lean) for group in groups]
+    if lean:
+        return huffman
+    numerals = [best_stream(group, slots, numerals=True) for group in groups]
+    return min(huffman, numerals, key=_worth)
+
+
+def _worth(streams: Sequence[Stream]) -> float:
+    """About how many bytes streams take, and what their states are worth."""
+    opset, numerals = streams[0].slots[0].opset, isinstance(streams[0].code, Numerals)
+    function = function_nbytes(automaton.tables(opset, kind_of(streams), numerals))
+    return function + sum(stream.nbytes + STATE * stream.code.states for stream in streams)
 
 
 def _parted(names: Sequence[str], books: Mapping[str, Book]) -> list[dict[str, Book]]:

@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxrd.encodings.entropy.code import lost
+
 Integers = NDArray[np.int64]
 
 SIZES = (8, 9, 10)
@@ -30,9 +32,6 @@ PARTS = 512
 """Runs of symbols that are coded side by side, each from where the next one begins."""
 
 SHORTEST_PART = 1024
-
-LANE = 4096
-"""Bits of a lane, for reckoning what the heads take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +49,7 @@ class Numerals:
     rare_bits: int
     order: Integers
 
-    @property
+    @cached_property
     def head(self) -> int:
         """b, bits that a lane begins with."""
         return int(self.frequencies.sum()).bit_length() - 1
@@ -88,7 +87,7 @@ class Numerals:
         rare = float(sorted_counts[own:].sum())
         per_symbol = self.head - np.log2(self.frequencies[:own])
         bits = float(sorted_counts[:own] @ per_symbol) + rare * (self.head + self.rare_bits)
-        return bits * (1 + self.head / LANE)
+        return bits + lost(bits, self.head - 2)
 
     def coded(self, ids: NDArray[np.integer]) -> "CodedNumerals":
         """Symbols [m] in this code."""
@@ -170,7 +169,7 @@ class CodedNumerals:
             count += bits >= 0
         return count
 
-    @property
+    @cached_property
     def _own(self) -> int:
         """M, symbols that have slots of their own."""
         return len(self.code.frequencies) - bool(self.code.rare_bits)

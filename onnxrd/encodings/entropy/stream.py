@@ -148,14 +148,14 @@ class Stream:
         """The largest of 1, 2, 4, 8 that no code word is shorter than."""
         return next(bits for bits in (8, 4, 2, 1) if bits <= self.code.shortest)
 
-    @property
+    @cached_property
     def table(self) -> Array:
         """[A + 1, d], the codes of the symbols in the code's order, behind a row of zeros."""
         runs = self.symbols.runs[self.code.order]
         small = runs.min() >= -128 and runs.max() < 128
         return np.pad(runs, ((1, 0), (0, 0))).astype(np.int8 if small else np.int16)
 
-    @property
+    @cached_property
     def sizes(self) -> list[int]:
         """Codes of each weight."""
         return [_stored(book) for book in self.books.values()]
@@ -179,6 +179,7 @@ class Stream:
 
         return pack
 
+    @cached_property
     def portions(self) -> list[int]:
         """Bytes of the code words of each weight; those of a symbol that two share, by halves."""
         run, lengths, position = self.run, self._coded.lengths, 0
