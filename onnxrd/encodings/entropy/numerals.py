@@ -32,6 +32,7 @@ PARTS = 512
 """Runs of symbols that are coded side by side, each from where the next one begins."""
 
 SHORTEST_PART = 1024
+"""Symbols: what comes behind a part mostly changes some hundred of them, at its end."""
 
 
 @dataclass(frozen=True, eq=False)
