@@ -13,7 +13,7 @@ Which one? Let `cheapest_together` choose, or force one by its name:
 | `byte_codes`  | any codebook                       | 8; above 256 levels: 16             | 7     |
 | `vector_codes`| codebooks of vectors of d weights  | 8 / d; above 256 vectors: 16 / d    | 7     |
 | `gap`         | weights that are mostly zero       | density × (2…8 + bits of a value)   | 11    |
-| `entropy`     | all that has codes, together       | the entropy of the codes + .5 %     | 11    |
+| `entropy`     | all that has codes, together       | the entropy of the codes + 1 %      | 11    |
 | `fill`        | weights with one value             | 0                                   | 9     |
 | `dense`       | anything                           | 32 (float32)                        | any   |
 

@@ -154,7 +154,7 @@ class Session:
 
 @cache
 def _find_cuda() -> None:
-    """Load the CUDA libraries that pip has installed: onnxruntime does not look there by itself."""
+    """Load the CUDA libraries that pip has installed, as onnxruntime asks its users to."""
     with redirect_stdout(StringIO()):  # it prints what it does not find
         ort.preload_dlls()
 

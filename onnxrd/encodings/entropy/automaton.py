@@ -138,14 +138,10 @@ E{i} = Reshape(C{i}, Z{i})"""
 _TABLES = """
 y = Constant<value = int32 {256}>()
 z = Mul(N3, y)
-T = Reshape(z, l)
+TABLE = Reshape(z, l)
 E = Cast<to: int = TYPE>(E3)"""
-_TABLES_OF_ONE = """
-y = Constant<value = int32 {256}>()
-z = Mul(N3, y)
-Ta = Reshape(z, l)
+_OF_SEVERAL = """
 T = Add(Ta, Ba)
-E = Cast<to: int = TYPE>(E3)
 Tb = Shape(Ta)
 Tc = Cast<to: int = 6>(Tb)
 Bb = Add(Ba, Tc)
@@ -175,10 +171,11 @@ def tables(opset: int, kind: Kind, numerals: bool) -> onnx.FunctionProto:
         for part in (_COMPOSE, _MERGE if merges else _JOIN):
             body += part.format(i=i, h=i - 1)
         body += _SHAPE.replace("{i}", str(i)).replace("{shape}", shape)
-    body += _TABLES_OF_ONE if kind.several else _TABLES
+    body += _TABLES.replace("TYPE", "4" if kind.wide else "2")
+    body = body.replace("TABLE", "Ta") + _OF_SEVERAL if kind.several else body.replace("TABLE", "T")
     name = f"{'numerals' if numerals else 'huffman'}{kind.suffix}"
     signature = f"{name} (f, Bc, Ba) => (T, E, Bx, Bb)" if kind.several else f"{name} (f) => (T, E)"
-    return decoder(opset, signature, body.replace("TYPE", "4" if kind.wide else "2"))
+    return decoder(opset, signature, body)
 
 
 @cache

@@ -23,7 +23,7 @@ SIZES = (8, 9, 10)
 """Candidates for b. A state more takes 256 transitions; a lane begins with b bits."""
 
 STATE = 0.2
-"""Bytes of a file that a state fewer is worth: each takes some 20 kB at load."""
+"""Bytes of a file that a state fewer is worth: each takes 20 to 30 kB at load."""
 
 MOST_RARE = 12
 """Bits that tell rare symbols apart, at most."""
