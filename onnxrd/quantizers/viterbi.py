@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxrd.quantizers.coded import best_step, coded, fitted_step
 from onnxrd.quantizers.short_paths import shortest
-from onnxrd.quantizers.trellis import AFTER, STATES, Trellis, state_bits, units
+from onnxrd.quantizers.trellis import AFTER, DELAYS, STATES, Trellis, state_bits, units
 
 Array = NDArray[Any]
 Floats = NDArray[np.float32]
@@ -162,6 +162,8 @@ def cheapest_path(
     if size <= SHORT:
         return shortest(costs, start, end)
     length = -(-size // max(1, round(size / segment)))
+    while (size - 1) % length + 1 < DELAYS:  # of the first segment: too few for it to meet the next
+        length += 1
     segments = -(-size // length)
     idle = segments * length - size  # steps that the first segment has too many
     padded = np.pad(costs, ((0, 0), (idle, 0)))

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from onnxrd.quantizers import on_grid, on_trellis, rule1_residual, state_bits
 from onnxrd.quantizers.coded import FINEST, ideal_bits, thinned
 from onnxrd.quantizers.trellis import units
-from onnxrd.quantizers.viterbi import SEGMENT, SHORT, branches, cheapest_path, nearest_branches
+from onnxrd.quantizers.viterbi import (
+    SEGMENT,
+    SHORT,
+    branches,
+    cheapest_path,
+    nearest_branches,
+    round_to_trellis,
+)
 from onnxrd.rate_distortion import BITS, empirical_curve, gaussian_rate
 
 METHODS = (on_grid, on_trellis)
@@ -78,6 +85,21 @@ def test_the_nearest_branches_are_the_cheapest_where_bits_are_free(n, scale, see
     levels = units(codes, np.arange(4)[:, None] >> 1)
     np.testing.assert_allclose((weights - levels) ** 2, costs, atol=1e-4)
     assert (codes & 1 == np.arange(4)[:, None] & 1).all()
+
+
+@pytest.mark.parametrize("left", [1, 2, 3, 4, 5, 127])
+def test_sizes_that_segments_do_not_divide(left):
+    """However few steps are left for the first segment, its path meets that of the next."""
+    sizes = [
+        n
+        for n in range(150 * SEGMENT, 300 * SEGMENT)
+        if (n - 1) % -(-n // round(n / SEGMENT)) + 1 == left
+    ]
+    rng = np.random.default_rng(left)
+    for n in rng.choice(sizes, 3):
+        weight = rng.normal(size=n).astype(np.float32)
+        error = np.abs(round_to_trellis(weight, 0.1).dequantize() - weight)
+        assert error.max() < 0.2
 
 
 def test_segments_lose_next_to_nothing():
