@@ -39,7 +39,7 @@ def measured_curvature(
 
     Args:
         network: with the samples to measure on.
-        steps: weight → a step of the size that is going to be used.
+        steps: of the size that is going to be used, of each weight, or of each set of its rows.
         predicted: weight → distortion that rounding with these steps is expected to cause.
         track: shows progress.
 

@@ -10,7 +10,7 @@ from onnxrd.compression.network import Layer, Network
 from onnxrd.compression.quantization import Method, Quantization
 from onnxrd.graph.weights import Weight
 from onnxrd.importance.moments import Moments
-from onnxrd.quantizers import Quantized, Trellis
+from onnxrd.quantizers import Codebook, Quantized, Stacked, Trellis
 from onnxrd.quantizers.coded import FINEST
 from onnxrd.quantizers.feedback import Floats, SecondMoment, error_feedback, repaired_target
 from onnxrd.quantizers.grid import grid_codebook, round_to_grid
@@ -28,17 +28,26 @@ LEAST = 4096
 
 def quantize_loose(network: Network, weight: Weight, method: Method, done: Quantization) -> None:
     """Quantize a weight that is no layer's matrix; adds to what is done."""
-    array, step, scales = weight.array(), done.steps[weight.name], network.scales.get(weight.name)
-    quantized: Quantized
-    if method.trellis and network.model.opset >= OPSET and _fits(array, step, weight.size):
-        quantized = round_to_trellis(array, step, scales)
-    else:
-        quantized = grid_codebook(round_to_grid(array, step, scales), step, weight.dtype)
-    done.weights[weight.name] = quantized
+    array, sets, steps = weight.array(), network.row_sets.get(weight.name), done.steps
+    trellis = method.trellis and network.model.opset >= OPSET
+    done.weights[weight.name] = (
+        _rounded(array, steps[weight.name], trellis=trellis)
+        if sets is None
+        else Stacked(
+            [
+                _rounded(array[rows], steps[name], trellis=trellis)
+                for name, rows in zip(sets.names(weight.name), sets.rows)
+            ],
+            sets.moved,
+        )
+    )
 
 
-def _fits(array: Array, step: float, size: int) -> bool:
-    return size >= LEAST and float(np.abs(array).max()) <= FINEST * step
+def _rounded(array: Array, step: float, *, trellis: bool) -> Codebook | Trellis:
+    """The nearest point on a grid or, where it is large enough and not too wide, of a trellis."""
+    if trellis and array.size >= LEAST and float(np.abs(array).max()) <= FINEST * step:
+        return round_to_trellis(array, step)
+    return grid_codebook(round_to_grid(array, step), step, array.dtype)
 
 
 def quantize_layer(

@@ -49,6 +49,30 @@ class Layer:
         return max(min(max(32 * columns, POSITIONS[0]), POSITIONS[-1]), 8 * columns)
 
 
+@dataclass(frozen=True, eq=False)
+class RowSets:
+    """Rows of an embedding in sets that matter differently, each to be quantized on its own.
+
+    Attributes:
+        rows: [S] of [rows], all rows of the weight.
+        importance: [S], of the mean weight of a set.
+        unmoved: how many sets come first that, one behind the other, are in the weight's order.
+    """
+
+    rows: Sequence[NDArray[np.int64]]
+    importance: NDArray[np.float64]
+    unmoved: int
+
+    @property
+    def moved(self) -> NDArray[np.int64]:
+        """The rows of the other sets."""
+        return np.concatenate(self.rows[self.unmoved :])
+
+    def names(self, weight: str) -> list[str]:
+        """What the sets are called."""
+        return [f"{weight}[{number}]" for number in range(len(self.rows))]
+
+
 class Network:
     """A model cut into stages, with the samples that it is fitted on.
 
@@ -64,8 +88,7 @@ class Network:
         layers: weights that have a linear form and are used in the main graph, where their inputs
             can be had.
         loose: the other weights.
-        scales: of the loose weights some of whose rows get a coarser grid than the others, by
-            name: what `round_to_grid` takes.
+        row_sets: of the loose weights whose rows matter differently, by name.
         waves: layers by depth: the inputs of a wave depend on earlier waves only.
         directions: which directions of the layers' outputs matter, by number of the layer; None
             while that has not been looked into.
@@ -91,7 +114,7 @@ class Network:
             for number, (w, form) in enumerate((w, f) for w, f in forms if f is not None)
         ]
         self.loose = [w for w, form in forms if form is None]
-        self.scales: dict[str, NDArray[np.int64]] = {}
+        self.row_sets: dict[str, RowSets] = {}
         self.directions: Mapping[int, SecondMoment] | None = None
         self.waves = _waves(prepared.graph, self.layers)
         self.data = data

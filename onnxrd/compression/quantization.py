@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.encodings.entropy.estimate import entropy
-from onnxrd.quantizers import Codebook, Quantized, Trellis
+from onnxrd.quantizers import Codebook, Quantized, Stacked, Trellis
 
 Array = NDArray[Any]
 
@@ -35,7 +35,7 @@ class Quantization:
     """A quantized network.
 
     Attributes:
-        steps: weight → step of a grid.
+        steps: step of a grid, of each weight, or of each set of its rows.
         weights: weight → what became of it.
         biases: constants that change with the weights, by name.
     """
@@ -46,13 +46,14 @@ class Quantization:
 
     @property
     def bits(self) -> float:
-        """Entropy of a weight under a code of its tensor, mean over all weights, bits."""
+        """Entropy of a weight under a code of its tensor or part, mean over all weights, bits."""
         total, size = 0.0, 0
         for quantized in self.weights.values():
-            assert isinstance(quantized, Codebook | Trellis)
-            counts = np.unique(quantized.codes, return_counts=True)[1]
-            total += float(entropy(counts))
-            size += quantized.codes.size
+            for part in quantized.parts if isinstance(quantized, Stacked) else [quantized]:
+                assert isinstance(part, Codebook | Trellis)
+                counts = np.unique(part.codes, return_counts=True)[1]
+                total += float(entropy(counts))
+                size += part.codes.size
         return total / size
 
     def constants(self, names: Iterable[str] | None = None) -> dict[str, Array]:

@@ -37,7 +37,7 @@ class Sequential:
         """Quantize all weights, layer by layer.
 
         Args:
-            steps: weight → step of its grid.
+            steps: of the grids, of each weight, or of each set of its rows.
             method: which tricks to use.
             track: shows progress.
         """

@@ -17,7 +17,8 @@ Which one? Let `cheapest_together` choose, or force one by its name:
 | `fill`        | weights with one value             | 0                                   | 9     |
 | `dense`       | anything                           | 32 (float32)                        | any   |
 
-Beside these, `half` stores vectors that are no weights, such as biases, at half precision.
+Parts of a stacked weight are encoded each on its own: `apart` before, `together` afterwards. Beside
+these, `half` stores vectors that are no weights, such as biases, at half precision.
 
 How::
 
@@ -39,6 +40,7 @@ from onnxrd.encodings.registry import (
     options,
 )
 from onnxrd.encodings.slot import Constants, Slot, slots
+from onnxrd.encodings.stacking import apart, together
 from onnxrd.encodings.writing import FileSize, drop_repetitions, write
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "FileSize",
     "Fragment",
     "Slot",
+    "apart",
     "cheapest",
     "cheapest_together",
     "drop_repetitions",
@@ -60,6 +63,7 @@ __all__ = [
     "options",
     "slots",
     "spacing",
+    "together",
     "together_nbytes",
     "worth_halving",
     "write",

@@ -19,7 +19,7 @@ from onnxrd.encodings.turns import MOST_TURNS, possible
 from onnxrd.encodings.vector_codes import VECTOR_CODES
 from onnxrd.encodings.word_lut import WORD_LUT
 from onnxrd.errors import SettingError
-from onnxrd.quantizers import Codebook, Quantized, Sparse
+from onnxrd.quantizers import Codebook, Quantized
 
 ENCODINGS: tuple[Encoding, ...] = (
     DENSE,
@@ -140,7 +140,7 @@ def _books(quantized: Mapping[str, Quantized], slots: Mapping[str, Slot]) -> dic
     return {
         name: _trimmed(q)
         for name, q in quantized.items()
-        if not isinstance(q, Sparse) and accepts(q, slots[name])
+        if isinstance(q, Book) and accepts(q, slots[name])
     }
 
 

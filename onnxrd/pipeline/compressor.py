@@ -21,7 +21,7 @@ from onnxrd.compression.directions import directions
 from onnxrd.compression.held_out import Damage, HeldOut, best_of
 from onnxrd.compression.network import MOST_SAMPLES, Network
 from onnxrd.compression.quantization import Method, Quantization
-from onnxrd.compression.rows import row_scales
+from onnxrd.compression.rows import row_sets
 from onnxrd.compression.sequential import Sequential
 from onnxrd.graph.halves import halves
 from onnxrd.graph.model import Model, scratch
@@ -31,7 +31,7 @@ from onnxrd.options import Options
 from onnxrd.pipeline.encode import encode
 from onnxrd.pipeline.job import Job, PathLike, Shell, choose, prepare, replace_constants
 from onnxrd.pipeline.output import finish
-from onnxrd.quantizers import Shelf, Trellis
+from onnxrd.quantizers import Quantized, Shelf, Stacked, Trellis
 from onnxrd.report.result import Result
 
 HELD_OUT = 0.25
@@ -99,9 +99,7 @@ class Compressor:
         halved = {n: skipped[n].replace(STAYS, "in half precision") for n in self.halves}
         self.skipped, self.held_out_data = {**skipped, **halved}, held_out
         self.network = self._network(job.data, MOST_SAMPLES)
-        for weight in self.network.loose:
-            if (scales := row_scales(self.network, weight)) is not None:
-                self.network.scales[weight.name] = scales
+        self._divide(self.network, self.network.batches)
         self.sequential = Sequential(self.network)
         self.methods: dict[float, Method] = {}
         self._trials: dict[Method, Notes] = {}
@@ -115,24 +113,49 @@ class Compressor:
         network.halves = self.halves
         return network
 
+    def _divide(self, network: Network, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> None:
+        """Find the sets of rows of embeddings, given samples to count on."""
+        for weight in network.loose:
+            importance = self.job.importance.measured(weight.name, weight.shape)
+            if (sets := row_sets(network, weight, importance, feeds)) is not None:
+                network.row_sets[weight.name] = sets
+
+    def _guessed(self, network: Network) -> dict[str, dict[str, Ladder]]:
+        """Of each weight, the ladders by importance of it or of the sets of its rows."""
+        found = {}
+        for weight in self.weights:
+            name, array, prior = weight.name, weight.array(), self._prior[weight.name]
+            sets = network.row_sets.get(name)
+            if sets is None:
+                found[name] = {name: ladder(array, prior)}
+            else:
+                parts = zip(sets.names(name), sets.rows, sets.importance)
+                found[name] = {part: ladder(array[rows], h) for part, rows, h in parts}
+        return found
+
     @cached_property
     def ladders(self) -> dict[str, Ladder]:
-        """Rate and distortion of each tensor, with its measured curvature."""
-        guess = {w.name: ladder(self._scaled(w), self._prior[w.name]) for w in self.weights}
-        slope = slope_for_bits(list(guess.values()), 3.0)
-        predicted = {name: one.distortion(one.at(slope)) for name, one in guess.items()}
-        small = self._network(self.network.data, SENSITIVITY_SAMPLES)
-        small.scales = self.network.scales
+        """Rate and distortion of each tensor or set of its rows, with its measured curvature."""
 
         def measured() -> Iterable[float]:
-            steps, track = steps_at(guess, slope), self.job.options.track
-            factors = measured_curvature(small, steps, predicted, track)
+            network = self._network(self.network.data, SENSITIVITY_SAMPLES)
+            self._divide(network, network.batches[::2])  # the others have rows not seen there
+            guess = self._guessed(network)
+            flat = _flat(guess)
+            slope = slope_for_bits(list(flat.values()), 3.0)
+            predicted = {
+                name: sum(one.distortion(one.at(slope)) for one in parts.values())
+                for name, parts in guess.items()
+            }
+            steps, track = steps_at(flat, slope), self.job.options.track
+            factors = measured_curvature(network, steps, predicted, track)
             return [factors[name] for name in guess]
 
         factors = self.remembered("curvature", measured)
         return {
             name: replace(one, curvature=one.curvature * factor)
-            for (name, one), factor in zip(guess.items(), factors)
+            for parts, factor in zip(self._guessed(self.network).values(), factors)
+            for name, one in parts.items()
         }
 
     def remembered(
@@ -179,11 +202,6 @@ class Compressor:
     @cached_property
     def _prior(self) -> dict[str, float]:
         return _mean_importance(self.weights, self.job.importance)
-
-    def _scaled(self, weight: Weight) -> NDArray[Any]:
-        """A weight in units in which all its rows have the same step."""
-        scales = self.network.scales.get(weight.name)
-        return weight.array() if scales is None else weight.array() / scales
 
     def method(self, slope: float) -> Method:
         """The tricks that pay about there, as measured on held-out samples."""
@@ -284,11 +302,12 @@ class Compressor:
         method, weights = point.method, point.quantization.weights
         feedback = "error feedback" + (" to both sides" if method.directions else "")
         feedback += " with repair" if method.repair else ""
-        scaled = {name: ", rare rows on a coarser one" for name in self.network.scales}
-        loose = {w.name: f"rounded to a grid{scaled.get(w.name, '')}" for w in self.network.loose}
+        loose = {w.name: "rounded to a grid" for w in self.network.loose}
+        for name, sets in self.network.row_sets.items():
+            loose[name] += f" of {len(sets.rows)} steps, by how often rows are looked up"
         ways = loose | {layer.weight.name: feedback for layer in self.network.layers}
         return {
-            name: _on_trellis(way) if isinstance(weights[name], Trellis) else way
+            name: _on_trellis(way) if _has_trellis(weights[name]) else way
             for name, way in ways.items()
         }
 
@@ -315,6 +334,15 @@ def prepared_compressor(
     fitted, held_out = samples.split(HELD_OUT, options.seed)
     job = prepare(original, _first(fitted, IMPORTANCE_SAMPLES), importance, options)
     return Compressor(replace(job, data=fitted), prepared, weights, skipped, held_out, vectors)
+
+
+def _flat(guess: Mapping[str, Mapping[str, Ladder]]) -> dict[str, Ladder]:
+    return {name: one for parts in guess.values() for name, one in parts.items()}
+
+
+def _has_trellis(quantized: Quantized) -> bool:
+    parts = quantized.parts if isinstance(quantized, Stacked) else [quantized]
+    return any(isinstance(part, Trellis) for part in parts)
 
 
 def _on_trellis(way: str) -> str:

@@ -36,22 +36,26 @@ def encode(
         SettingError: an encoding is asked for that is not legal here.
     """
     options, limit = job.options, load_limit(job)
-    fragments = encodings.cheapest_together(quantized, slots, force=options.encoding)
+    parts, places = encodings.apart(quantized, slots)
+    fragments = encodings.cheapest_together(parts, places, force=options.encoding)
+    whole = encodings.together(fragments, quantized, slots)
     sizes = sum(math.prod(q.shape) for q in quantized.values())
     others = 4 * max(0, count_parameters(job.model) - sizes)
-    needed = others + encodings.load_nbytes(fragments.values())
+    needed = others + encodings.load_nbytes(whole.values())
     if needed <= DECODING * limit:
-        return fragments, ()
+        return whole, ()
     if options.encoding is None:
-        allowed = int(DECODING * limit) - others
-        fragments = encodings.leaner(fragments, quantized, slots, load_limit=allowed)
-    now = others + encodings.load_nbytes(fragments.values())
+        besides = needed - encodings.load_nbytes(fragments.values())
+        allowed = int(DECODING * limit) - besides
+        fragments = encodings.leaner(fragments, parts, places, load_limit=allowed)
+        whole = encodings.together(fragments, quantized, slots)
+    now = others + encodings.load_nbytes(whole.values())
     if now > DECODING * limit and options.max_load_memory is not None:
         raise TargetError(
             f"{limit >> 20} MiB are too little to load this: about {_mebibytes(now)} MiB are "
             "needed. Allow more by --max-load-memory."
         )
-    return fragments, (_told(needed, now),)
+    return whole, (_told(needed, now),)
 
 
 def load_limit(job: Job) -> int:

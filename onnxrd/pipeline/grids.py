@@ -13,7 +13,7 @@ from onnxrd.encodings.entropy.estimate import entropy
 from onnxrd.errors import SettingError
 from onnxrd.graph.weights import Weight
 from onnxrd.importance import Importance
-from onnxrd.quantizers import Quantized, Sparse, on_grid, on_trellis, thinned
+from onnxrd.quantizers import Codebook, Quantized, Trellis, on_grid, on_trellis, thinned
 from onnxrd.quantizers.quantized import Array
 
 WITHIN, TOLERABLE = 0.003, 0.05
@@ -111,6 +111,6 @@ def _slope(
 
 def _bits(quantized: Quantized) -> float:
     """Entropy of the codes, bits a weight."""
-    assert not isinstance(quantized, Sparse)
+    assert isinstance(quantized, Codebook | Trellis)
     counts = np.unique(quantized.codes, return_counts=True)[1]
     return float(entropy(counts)) / max(quantized.codes.size, 1)

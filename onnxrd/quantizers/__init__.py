@@ -5,7 +5,7 @@ from onnxrd.quantizers.grid import on_grid
 from onnxrd.quantizers.kmeans import weighted_kmeans
 from onnxrd.quantizers.measures import rule1_residual, weighted_distortion
 from onnxrd.quantizers.pruning import prune, prune_and_quantize
-from onnxrd.quantizers.quantized import Codebook, Quantized, Sparse, weight_dtype
+from onnxrd.quantizers.quantized import Codebook, Quantized, Sparse, Stacked, weight_dtype
 from onnxrd.quantizers.quartic import quartic_kmeans
 from onnxrd.quantizers.shelf import Shelf
 from onnxrd.quantizers.trellis import Trellis, state_bits
@@ -18,6 +18,7 @@ __all__ = [
     "Quantized",
     "Shelf",
     "Sparse",
+    "Stacked",
     "Trellis",
     "VectorCodebook",
     "on_grid",

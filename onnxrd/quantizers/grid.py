@@ -20,19 +20,14 @@ PRICE = 7.5
 """Bits that the mean squared step costs, where the step is best: 1 to 4 bits, Gaussian weights."""
 
 
-def round_to_grid(weight: Array, step: float, scales: Array | None = None) -> Integers:
+def round_to_grid(weight: Array, step: float) -> Integers:
     """The nearest multiple of the step for every weight, as integers, [*weight].
 
     Args:
         weight: [*weight].
         step: the distance of two levels.
-        scales: positive integers that broadcast to the weight; an entry becomes a multiple of its
-            scale.
     """
-    if scales is None:
-        return np.rint(np.asarray(weight, np.float64) / step).astype(np.int32)
-    coarse = np.rint(np.asarray(weight, np.float64) / (step * scales))
-    return np.asarray(coarse * scales, np.int32)
+    return np.rint(np.asarray(weight, np.float64) / step).astype(np.int32)
 
 
 def grid_codebook(integers: Integers, step: float, dtype: np.dtype[Any]) -> Codebook:

@@ -1,6 +1,6 @@
 """What a quantizer returns: an approximation of one weight in a form that can be encoded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -102,11 +102,40 @@ class LateSparse(Sparse):
         return tuple(vars(self)["_shape"])
 
 
-Quantized = Codebook | VectorCodebook | Sparse | Trellis
+@dataclass(frozen=True, eq=False)
+class Stacked:
+    """A matrix of several ones below one another, whose rows are then put in their places.
+
+    Attributes:
+        parts: the matrices, [rows, *], all of as many columns and of one dtype.
+        moved: [F], which rows of the weight the last F rows of the parts are. The other rows are in
+            the order that they have in the weight.
+    """
+
+    parts: Sequence[Codebook | Trellis]
+    moved: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the weight."""
+        return sum(part.shape[0] for part in self.parts), *self.parts[0].shape[1:]
+
+    def dequantize(self) -> Array:
+        """The approximated weight, [*weight]."""
+        stack = np.concatenate([part.dequantize() for part in self.parts])
+        order = np.concatenate((np.delete(np.arange(len(stack)), self.moved), self.moved))
+        whole = np.empty_like(stack)
+        whole[order] = stack
+        return whole
+
+
+Quantized = Codebook | VectorCodebook | Sparse | Trellis | Stacked
 
 
 def weight_dtype(quantized: Quantized) -> np.dtype[Any]:
     """The dtype of the weight."""
+    if isinstance(quantized, Stacked):
+        return weight_dtype(quantized.parts[0])
     if isinstance(quantized, Sparse):
         return quantized.values.dtype
     return (quantized.step if isinstance(quantized, Trellis) else quantized.levels).dtype

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxrd.quantizers.quantized import Array, Codebook, LateCodebook, LateSparse, Quantized
-from onnxrd.quantizers.trellis import Trellis
-from onnxrd.quantizers.vectors import VectorCodebook
+from onnxrd.quantizers.quantized import Array, Codebook, LateCodebook, LateSparse, Quantized, Sparse
 
 
 class Shelf:
@@ -24,9 +22,9 @@ class Shelf:
     def put(self, quantized: Quantized) -> Quantized:
         """The same weight, out of memory until its codes or values are asked for.
 
-        Trellis-coded weights and those of vectors stay as they are.
+        Only codebooks of single weights and sparse weights are; others stay as they are.
         """
-        if isinstance(quantized, Trellis | VectorCodebook):
+        if not isinstance(quantized, Codebook | Sparse):
             return quantized
         self._count += 1
         path = self._folder / f"{self._count}.npy"

@@ -83,19 +83,17 @@ def units(codes: Array, bits: Array) -> NDArray[np.float32]:
 
 @dataclass(frozen=True, eq=False)
 class Trellis:
-    """A weight on two grids: ``ŵ = (1 - 2 Q) (k + ½ [k < 0]) · step · scale``.
+    """A weight on two grids: ``ŵ = (1 - 2 Q) (k + ½ [k < 0]) · step``.
 
     Attributes:
         codes: [*weight], int16: k.
         step: scalar of the dtype of the weight: the distance of two levels on either grid.
         turned: the state runs along the first axis before the others; in row-major order if not.
-        scales: uint8 that broadcast to the weight, by which the step is multiplied; None for ones.
     """
 
     codes: NDArray[np.int16]
     step: Array
     turned: bool = False
-    scales: NDArray[np.uint8] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -112,12 +110,7 @@ class Trellis:
         wide = np.promote_types(self.step.dtype, np.float32)
         levels = units(self.stream, state_bits(self.stream)).astype(wide)
         levels = back(levels, self.shape, turned=self.turned)
-        return np.asarray((levels * self.steps(wide)).astype(self.step.dtype))
-
-    def steps(self, wide: np.dtype[Any]) -> Array:
-        """The step of each entry; broadcasts to the weight."""
-        step = self.step.astype(wide)
-        return step if self.scales is None else np.asarray(step * self.scales.astype(wide))
+        return np.asarray((levels * self.step.astype(wide)).astype(self.step.dtype))
 
 
 def in_order(weight: Array, *, turned: bool) -> Array:

@@ -72,23 +72,18 @@ def on_trellis(weight: Array, importance: Array, slope: float, *, coarser: float
     return Trellis(codes, np.asarray(weight.dtype.type(step)))
 
 
-def round_to_trellis(weight: Array, step: float, scales: Array | None = None) -> Trellis:
+def round_to_trellis(weight: Array, step: float) -> Trellis:
     """The nearest point of a trellis, which is about as near as on a grid, for fewer bits.
 
     Args:
         weight: [*weight].
         step: of the grid that it stands in for, see `onnxrd.quantizers.grid.round_to_grid`.
-        scales: by which factor the steps of some entries are larger, of 1…255; broadcast to the
-            weight.
     """
-    even = np.asarray(weight, np.float32)
-    if scales is not None:
-        even, scales = np.divide(even, scales, dtype=np.float32), scales.astype(np.uint8)
     step *= COARSER
-    flat = even.ravel() / np.float32(step)
+    flat = np.asarray(weight, np.float32).ravel() / np.float32(step)
     free = np.zeros(2 * int(np.ceil(np.abs(flat).max(initial=0))) + 5, np.float32)
     codes = _decide(flat, np.ones_like(flat), free).reshape(weight.shape)
-    return Trellis(codes, np.asarray(weight.dtype.type(step)), scales=scales)
+    return Trellis(codes, np.asarray(weight.dtype.type(step)))
 
 
 def _decide(weights: Floats, price: Floats, bits: Floats) -> NDArray[np.int16]:

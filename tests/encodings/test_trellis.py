@@ -55,10 +55,8 @@ def networks(draw):
         dtype = draw(st.sampled_from([np.float32, np.float16, np.float64]))
         codes = np.rint(rng.standard_normal(shape) * draw(st.sampled_from([0.3, 2, 20])))
         turned = bool(shape) and draw(st.booleans())
-        step, scales = np.asarray(dtype(0.013)), None
-        if shape and draw(st.booleans()):
-            scales = rng.integers(1, 9, (shape[0], *[1] * (len(shape) - 1))).astype(np.uint8)
-        weights[f"w{index}"] = Trellis(np.asarray(codes, np.int16), step, turned, scales)
+        step = np.asarray(dtype(0.013))
+        weights[f"w{index}"] = Trellis(np.asarray(codes, np.int16), step, turned)
     if draw(st.booleans()):
         codes = rng.integers(0, 300, (20, 9)).astype(np.uint16)
         weights["book"] = Codebook(codes, np.arange(300, dtype=np.float32))

@@ -8,7 +8,6 @@ many streams there are.
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import onnx.helper
@@ -235,20 +234,8 @@ def _fragment(
     scale = f"{slot.stem}l"
     if not given:
         builder.tensor(scale, step.astype(wide) if step is not None else _rolled(book))
-    if isinstance(book, Trellis) and book.scales is not None:
-        scale = _scaled(builder, scale, book.scales, wide)
     builder.call(function, (codes, scale, builder.shape(book.shape)), slot.output)
     return builder.build(NAME, book, load_nbytes=load_nbytes, portion=portion)
-
-
-def _scaled(builder: Builder, step: str, scales: Array, wide: np.dtype[Any]) -> str:
-    """A step times scales that differ along an axis."""
-    stem = builder.slot.stem
-    factors = builder.tensor(f"{stem}ee", scales)
-    to = int(ir.DataType.from_numpy(wide))
-    builder.node(onnx.helper.make_node("Cast", [factors], [f"{stem}eg"], to=to))
-    builder.node(onnx.helper.make_node("Mul", [step, f"{stem}eg"], [f"{stem}eh"]))
-    return f"{stem}eh"
 
 
 def _rolled(book: Book) -> Array:

@@ -14,7 +14,7 @@ from onnxrd.encodings.entropy.stream import Book, Stream, best_stream, code_coun
 from onnxrd.encodings.fragment import Fragment, load_nbytes, together_nbytes
 from onnxrd.encodings.slot import Slot
 from onnxrd.encodings.wire import function_nbytes
-from onnxrd.quantizers import Quantized, Sparse
+from onnxrd.quantizers import Quantized
 
 MOST_STREAMS = 8
 """Each takes nodes, and onnxruntime's time for folding grows faster than their number."""
@@ -31,7 +31,7 @@ MANY = 1 << 24
 
 def encode(quantized: Quantized, slot: Slot) -> Fragment:
     """A single weight in a stream of its own."""
-    assert not isinstance(quantized, Sparse)
+    assert isinstance(quantized, Book)
     return entropy_coded({slot.output: quantized}, {slot.output: slot})[slot.output]
 
 

@@ -99,10 +99,7 @@ def _rows(book: Book, start: int, end: int) -> Book:
     if start > 0:
         codes[0] = 0
         codes[0].reshape(-1)[-DELAYS:] = lead_in(book.codes[:start].ravel())
-    scales = book.scales
-    if scales is not None and len(scales) == len(book.codes):
-        scales = scales[first:end]
-    return Trellis(codes, book.step, scales=scales)
+    return Trellis(codes, book.step)
 
 
 def _shared_out(

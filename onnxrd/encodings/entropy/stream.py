@@ -19,7 +19,6 @@ from onnxrd.encodings.slot import Slot
 from onnxrd.quantizers import (
     Codebook,
     Quantized,
-    Sparse,
     Trellis,
     VectorCodebook,
 )
@@ -39,7 +38,7 @@ Book = Codebook | VectorCodebook | Trellis
 
 def accepts(quantized: Quantized, slot: Slot) -> bool:
     """Whether a weight can be in a stream: it has codes, and the opset is 11 or later."""
-    if isinstance(quantized, Sparse) or slot.opset < 11 or 0 in quantized.shape:
+    if not isinstance(quantized, Book) or slot.opset < 11 or 0 in quantized.shape:
         return False
     if isinstance(quantized, Trellis):
         return bool(np.abs(quantized.codes).max() < 128)
