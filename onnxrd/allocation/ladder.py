@@ -1,6 +1,6 @@
 """Rate and distortion of a tensor on grids of many steps, and the best step for a slope."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -101,12 +101,26 @@ def steps_at(ladders: Mapping[str, Ladder], slope: float) -> dict[str, float]:
 def slope_for_bits(ladders: Sequence[Ladder], bits: float) -> float:
     """The slope at which all tensors together take so many bits a weight (nearly)."""
     size = sum(one.size for one in ladders)
+    return _least_slope(ladders, lambda slope: total_bits(ladders, slope) <= bits * size)
+
+
+def slope_for_distortion(ladders: Sequence[Ladder], nats: float) -> float:
+    """The slope at which all tensors together are expected to cost so much (nearly).
+
+    That from which on everything is zero, if even that costs less.
+    """
+    most = 0.999 * sum(one.distortion(-1) for one in ladders)
+    return _least_slope(ladders, lambda slope: total_distortion(ladders, slope) >= min(nats, most))
+
+
+def _least_slope(ladders: Sequence[Ladder], reached: Callable[[float], bool]) -> float:
+    """The least slope at which something is reached that is at all larger ones, too."""
     top = max(one.curvature * float(one.errors[-1]) for one in ladders) + 1e-300
     low, high = np.log(top) - 60, np.log(top) + 5
     for _ in range(60):
         middle = (low + high) / 2
-        if total_bits(ladders, float(np.exp(middle))) > bits * size:
-            low = middle
-        else:
+        if reached(float(np.exp(middle))):
             high = middle
+        else:
+            low = middle
     return float(np.exp(high))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,18 @@ class HeldOut:
         self._original = Session(model.path, runtime=runtime)
         self._outputs = [self._original.run(b.feeds) for b in data.batches(BATCH)]
         self.temperature = softening(heads, self._outputs)
+
+    @cached_property
+    def unit(self) -> float:
+        """A nat for each head of classes, and the outputs' mean squared norm for all others."""
+        zeros = [
+            distortion(head, output[head.output], np.zeros_like(output[head.output])).mean()
+            for head in self.heads
+            if head.task == "regression"
+            for output in self._outputs
+        ]
+        classes = sum(head.task == "classification" for head in self.heads)
+        return float(classes + sum(zeros) / len(self._outputs))
 
     def measure(self, constants: Mapping[str, Array]) -> Damage:
         """The damage of replacing constants of the prepared graph, by name."""

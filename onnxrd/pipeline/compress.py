@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from onnxrd.allocation.ladder import slope_for_bits, total_distortion
+from onnxrd.allocation.ladder import slope_for_bits
 from onnxrd.allocation.search import Trial, search
 from onnxrd.allocation.target import Target
 from onnxrd.compression.quantization import Method
@@ -67,7 +67,7 @@ def to_target(compressor: Compressor, target: Target) -> Point:
         TargetError: none does; the message says what can be had.
     """
     start = _start(compressor, target)
-    method = compressor.method(start)
+    method = compressor.method
     found: list[Point] = []
 
     def sought() -> list[float]:
@@ -87,10 +87,9 @@ def _start(compressor: Compressor, target: Target) -> float:
         size = sum(weight.size for weight in compressor.weights)
         rest = original.nbytes - 4 * size
         return slope_for_bits(ladders, min(max(8 * (limit - max(rest, 0)) / size, 0.1), 8.0))
-    start = slope_for_bits(ladders, 3.0)
-    if target.kind == "kl":
-        start *= target.value / max(total_distortion(ladders, start), 1e-300)
-    return start
+    if target.kind == "drop":
+        return slope_for_bits(ladders, 3.0)
+    return compressor.slope_for(target.value)
 
 
 def _limit(compressor: Compressor, target: Target) -> int:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxrd import encodings
-from onnxrd.allocation.ladder import Ladder, ladder, slope_for_bits, steps_at, total_bits
+from onnxrd.allocation.ladder import Ladder, ladder, slope_for_bits, slope_for_distortion, steps_at
 from onnxrd.cache import Notes, remembered
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
@@ -40,8 +40,8 @@ HELD_OUT = 0.25
 IMPORTANCE_SAMPLES = 512
 SENSITIVITY_SAMPLES = 256
 
-RATES = (1.5, 3.0)
-"""Bits a weight at which methods are compared; other rates take what is best at the nearest."""
+COMPARED_AT = 0.005
+"""Nats, or relative squared error, at which methods are compared: once, whatever the targets."""
 
 METHODS = (Method(), Method(bias=False), Method(repair=False), Method(directions=True))
 """The first one is taken unless another is clearly better."""
@@ -79,7 +79,6 @@ class Compressor:
 
     Attributes:
         halves: those vectors that are.
-        methods: the best ones found so far, by rate.
     """
 
     def __init__(
@@ -101,7 +100,6 @@ class Compressor:
         self.network = self._network(job.data, MOST_SAMPLES)
         self._divide(self.network, self.network.batches)
         self.sequential = Sequential(self.network)
-        self.methods: dict[float, Method] = {}
         self._trials: dict[Method, Notes] = {}
         heads = tuple(self.network.heads)
         self.held_out = HeldOut(job.model, prepared, heads, held_out, job.options.runtime)
@@ -203,21 +201,19 @@ class Compressor:
     def _prior(self) -> dict[str, float]:
         return _mean_importance(self.weights, self.job.importance)
 
-    def method(self, slope: float) -> Method:
-        """The tricks that pay about there, as measured on held-out samples."""
-        size = sum(weight.size for weight in self.weights)
-        bits = total_bits(list(self.ladders.values()), slope) / size
-        rate = min(RATES, key=lambda rate: abs(math.log(rate / max(bits, 0.01))))
-        if rate not in self.methods:
-            number, trellis = self.remembered(
-                f"method at {rate} bits", lambda: self._compared(rate)
-            )
-            self.methods[rate] = _with_trellis(METHODS[int(number)], trellis=bool(trellis))
-        return self.methods[rate]
+    @cached_property
+    def method(self) -> Method:
+        """The tricks that pay, as measured on held-out samples."""
+        number, trellis = self.remembered("method", self._compared)
+        return _with_trellis(METHODS[int(number)], trellis=bool(trellis))
 
-    def _compared(self, rate: float) -> tuple[int, bool]:
+    def slope_for(self, damage: float) -> float:
+        """The slope at which so much damage is expected, in nats or as relative squared error."""
+        return slope_for_distortion(list(self.ladders.values()), damage * self.held_out.unit)
+
+    def _compared(self) -> tuple[int, bool]:
         """The number of the best method, and whether it had better be on trellises."""
-        slope = slope_for_bits(list(self.ladders.values()), rate)
+        slope = self.slope_for(COMPARED_AT)
         tried = [self._quantize(slope, method) for method in METHODS]
         damages = [self.measure(one) for one in tried]
         best = best_of(damages, [one.bits for one in tried])
@@ -232,7 +228,7 @@ class Compressor:
 
     def point(self, slope: float, *, method: Method | None = None, measured: bool = True) -> Point:
         """Quantize the network at a slope, price it and maybe measure it."""
-        method = method or self.method(slope)
+        method = method or self.method
         done = self._quantize(slope, method)
         damage = self.measure(done) if measured else None
         point = Point(slope, method, done, self.nbytes(done), damage)

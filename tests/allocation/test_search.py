@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from onnxrd.allocation.ladder import ladder, slope_for_bits, steps_at
+from onnxrd.allocation.ladder import (
+    ladder,
+    slope_for_bits,
+    slope_for_distortion,
+    steps_at,
+    total_distortion,
+)
 from onnxrd.allocation.search import search
 
 
@@ -118,3 +124,17 @@ def test_more_sensitive_tensors_get_finer_steps_by_the_square_root():
         share = np.unique(np.rint(weights / step), return_counts=True)[1] / weights.size
         bits.append(-(share * np.log2(share)).sum())
     assert np.mean(bits) == pytest.approx(3.0, abs=0.1)
+
+
+@pytest.mark.parametrize("nats", [1e-3, 0.1, 5.0])
+def test_a_slope_for_a_distortion(nats):
+    weights = np.random.default_rng(1).normal(size=5000).astype(np.float32)
+    ladders = [ladder(weights, 1e-4), ladder(weights[:700], 2e-2)]
+    expected = total_distortion(ladders, slope_for_distortion(ladders, nats))
+    assert expected == pytest.approx(nats, rel=0.15)  # eight steps to the factor of two
+
+
+def test_a_distortion_that_is_never_reached_leaves_nothing():
+    weights = np.random.default_rng(2).normal(size=5000).astype(np.float32)
+    one = ladder(weights, 1e-4)
+    assert one.bits[one.at(slope_for_distortion([one], 1e3))] < 0.02

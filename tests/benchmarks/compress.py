@@ -99,7 +99,7 @@ def network(name, model, calib, held_out, bits, samples, threads):
         "original": original.nbytes,
         "samples": len(next(iter(data.values()))),
         "evaluated on": evaluation.samples,
-        "methods": {str(rate): str(one) for rate, one in compressor.methods.items()},
+        "method": str(compressor.method),
         "points": points,
         "regression": regression,
         "at": compared(name, points, regression),

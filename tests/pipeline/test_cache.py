@@ -46,6 +46,7 @@ def calls(monkeypatch):
     count(measurement, "best_temperature")
     count(importlib.import_module(Compressor.__module__), "measured_curvature")
     count(Sequential, "quantize")
+    count(Compressor, "_compared")
     return counted
 
 
@@ -93,9 +94,15 @@ def test_another_target_begins_with_what_was_found_for_the_first(other, written,
     first = calls.pop("quantize")
     written("compress", "--target-ratio", other, "--cache", folder)
     second = calls.pop("quantize")
-    assert second < first / 2
+    assert second < first
     written("compress", "--target-ratio", other, "--cache", folder)
     assert calls["quantize"] == 1
+
+
+def test_methods_are_compared_once(written, folder, calls):
+    for ratio in ("2", "3.5"):
+        written("compress", "--target-ratio", ratio, "--cache", folder)
+    assert calls["_compared"] == 1
 
 
 def test_notes_are_of_files_stored_alike(written, folder, calls):
