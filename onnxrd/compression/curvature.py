@@ -67,7 +67,8 @@ def _damages(network: Network, steps: Mapping[str, float]) -> Iterator[tuple[str
         taps = walk.advance({})
         for layer in wave:
             alone = Quantization(dict(steps))
-            moments = gathered(layer, network.columns(layer, taps)[::2], None)
+            inputs = network.columns(layer, taps)[::2]
+            moments = gathered(layer, network.samples[::2], inputs, None)
             quantize_layer(network, layer, moments, ALONE, alone)
             yield layer.weight.name, _damage(network, walk, alone, outputs, temperature)
 

@@ -58,7 +58,7 @@ def quantize_layer(
     centred = method.bias and bool(form.bias)
     second, cross = moments.second(centred=centred)
     matrices = form.matrices(weight.array()).astype(np.float64)
-    inputs = SecondMoment.of(second, moments.count)
+    inputs = SecondMoment.of(second, moments.draws)
     target = repaired_target(matrices, inputs, cross) if method.repair else matrices
     quantized = _on_trellis(network, layer, target, inputs, step) if method.trellis else None
     if quantized is None:
@@ -108,10 +108,19 @@ def _turned(layer: Layer) -> bool | None:
     return False if (index == np.arange(index.size)).all() else None
 
 
-def gathered(layer: Layer, inputs: Sequence[Array], others: Sequence[Array] | None) -> Moments:
-    """Moments of a layer's inputs, in the original network and maybe in another."""
+def gathered(
+    layer: Layer, samples: Sequence[int], inputs: Sequence[Array], others: Sequence[Array] | None
+) -> Moments:
+    """Moments of a layer's inputs, in the original network and maybe in another.
+
+    Args:
+        layer: the layer.
+        samples: how many there are in each batch.
+        inputs: at some of their positions, [G, P, K] a batch.
+        others: the same in the other network.
+    """
     groups, _, columns = layer.form.index.shape
     moments = Moments(groups, columns)
     for number, x in enumerate(inputs):
-        moments.add(x, others[number] if others else None)
+        moments.add(x, samples[number], others[number] if others else None)
     return moments

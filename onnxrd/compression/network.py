@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxrd.calibration import Calibration
+from onnxrd.calibration import Batch, Calibration
 from onnxrd.distortion import Head, Tasks, find_heads
 from onnxrd.graph.halves import rounded
 from onnxrd.graph.model import Model
@@ -135,11 +135,19 @@ class Network:
         taps = [list(dict.fromkeys(layer.form.tap for layer in wave)) for wave in self.waves]
         return cut(self.prepared, [*taps, [str(head.output) for head in self.heads]])
 
-    @cached_property
+    @property
     def batches(self) -> list[dict[str, Array]]:
         """The feeds of the samples, in two batches at least where there are as many samples."""
-        size = min(LARGEST_BATCH, -(-self.data.samples // 2))
-        return [batch.feeds for batch in self.data.batches(size)]
+        return [batch.feeds for batch in self._batches]
+
+    @property
+    def samples(self) -> list[int]:
+        """How many there are in each batch."""
+        return [batch.size for batch in self._batches]
+
+    @cached_property
+    def _batches(self) -> list[Batch]:
+        return list(self.data.batches(min(LARGEST_BATCH, -(-self.data.samples // 2))))
 
     def walk(self) -> Walk:
         """A new walk from the beginning."""

@@ -65,7 +65,7 @@ class Sequential:
             if self._keeps:
                 self._kept[layer.number] = inputs
         others = self.network.columns(layer, damaged) if damaged else None
-        return gathered(layer, inputs, others)
+        return gathered(layer, self.network.samples, inputs, others)
 
 
 def _inputs(layer: Layer) -> int:

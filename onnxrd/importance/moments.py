@@ -8,6 +8,14 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Floats = NDArray[np.float64]
 
+DRAWS = 2
+"""How many independent draws a sample counts as, at most: its positions are alike.
+
+On data never seen EfficientNet-Lite0, a ResNet-20 and a sentence encoder need .18, .08 and .03 bits
+a weight less for the same damage than where all positions count. With 1 and 4 it is .12, .01, .04
+and .18, .07, .00.
+"""
+
 ROUNDING = 10 * float(np.finfo(np.float32).eps)
 """Share of the trace of Σ x̂ x̂ᵀ that may be the rounding of products in single precision."""
 
@@ -20,6 +28,7 @@ class Moments:
         groups: G.
         columns: K.
         count: positions so far.
+        draws: as how many independent ones they count.
         x: [G, K], Σ x.
         xq: [G, K], Σ x̂.
         qq: [G, K, K], Σ x̂ x̂ᵀ.
@@ -29,6 +38,7 @@ class Moments:
     groups: int
     columns: int
     count: int = 0
+    draws: int = 0
     x: Floats = field(init=False)
     xq: Floats = field(init=False)
     qq: Floats = field(init=False)
@@ -38,15 +48,17 @@ class Moments:
         self.x, self.xq = np.zeros((2, self.groups, self.columns))
         self.qq, self.xxq = np.zeros((2, self.groups, self.columns, self.columns))
 
-    def add(self, original: Array, quantized: Array | None = None) -> None:
+    def add(self, original: Array, samples: int, quantized: Array | None = None) -> None:
         """Count positions in.
 
         Args:
             original: [G, P, K], x.
+            samples: that the positions are of.
             quantized: [G, P, K], x̂ at the same positions; None where it is the same.
         """
         other = original if quantized is None else quantized
         self.count += original.shape[1]
+        self.draws += min(original.shape[1], DRAWS * samples)
         self.x += original.sum(axis=1, dtype=np.float64)
         self.xq += other.sum(axis=1, dtype=np.float64)
         square = other.transpose(0, 2, 1) @ other

@@ -113,12 +113,33 @@ def test_inputs_that_do_not_vary_behind_coarse_layers(centred, level):
     x = rng.normal(size=(1, 37, 24)).astype(np.float32)
     still = (level * rng.normal(size=24)).astype(np.float32)
     moments = Moments(1, 24)
-    moments.add(x, np.broadcast_to(still, x.shape))
+    moments.add(x, 37, np.broadcast_to(still, x.shape))
     second, cross = moments.second(centred=centred)
-    inputs = SecondMoment.of(second, moments.count)
+    inputs = SecondMoment.of(second, moments.draws)
     matrices = rng.normal(size=(1, 4, 24))
     target = repaired_target(matrices, inputs, cross)
     assert np.isfinite(target).all()
     if centred or not level:  # nothing can be made good
         np.testing.assert_allclose(target, matrices, rtol=0.2, atol=0.2)
     assert np.abs(error_feedback(target, inputs, STEP)).max() < 100 / STEP
+
+
+def test_positions_of_a_sample_are_no_independent_draws():
+    """What a few samples have in common at all their positions is not taken for what all have."""
+    rng = np.random.default_rng(6)
+    matrices = rng.normal(size=(1, 200, 64))
+
+    def positions(samples):
+        common = rng.normal(size=(samples, 1, 64)) * np.linspace(0.5, 2, 64)
+        every = common + 0.5 * rng.normal(size=(samples, 50, 64))
+        return every.reshape(1, -1, 64).astype(np.float32)
+
+    moments, new = Moments(1, 64), positions(2000)[0]
+    moments.add(positions(60), 60)
+    assert moments.draws < moments.count
+    second, _ = moments.second(centred=False)
+    losses = []
+    for draws in (moments.draws, moments.count):
+        integers = error_feedback(matrices, SecondMoment.of(second, draws), 0.5)
+        losses.append(np.mean((new @ (matrices[0] - 0.5 * integers[0]).T) ** 2))
+    assert losses[0] < 0.9 * losses[1]
