@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from onnxrd.autodiff.tape import Tape
+from onnxrd.graph.folding import bodies_of
 
 _QUANTIZES = frozenset({"QuantizeLinear", "DynamicQuantizeLinear"})
 
@@ -27,10 +28,6 @@ def depending_on(graph: ir.Graph, targets: Sequence[ir.Value], tape: Tape) -> se
 
 def captured_by(node: ir.Node) -> list[ir.Value]:
     """Values of the graph that the subgraphs of a node read (and values within them)."""
-    graphs = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs.extend(attribute.as_graphs())
-    return [v for graph in graphs for n in graph.all_nodes() for v in n.inputs if v is not None]
+    return [
+        v for body in bodies_of(node) for n in body.all_nodes() for v in n.inputs if v is not None
+    ]

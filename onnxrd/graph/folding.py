@@ -23,7 +23,7 @@ _RANDOM = frozenset(
 
 
 def independent(
-    graph: ir.Graph, *, shapes: bool, given: Collection[ir.Value] = ()
+    graph: ir.Graph, *, shapes: bool, given: Collection[ir.Value] = (), branches: bool = False
 ) -> set[ir.Value]:
     """Values that are the same for all inputs, or (not `shapes`) for all inputs of these shapes.
 
@@ -31,18 +31,30 @@ def independent(
         graph: the network.
         shapes: those of inputs may differ.
         given: inputs that are known.
+        branches: an If may be among what they come from.
     """
     fixed = {*given, *graph.initializers.values()}
     for node in graph:
-        has_subgraph = any(
-            a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-            for a in node.attributes.values()
-        )
-        known = all(v is None or v in fixed for v in node.inputs)
+        bodies = bodies_of(node)
+        inside = [one for body in bodies for one in body.all_nodes()]
+        read = {v for one in (node, *inside) for v in one.inputs if v is not None}
+        known = read - {v for one in inside for v in one.outputs} <= fixed
         known = known or (not shapes and node.op_type in ("Shape", "Size"))
-        if known and not has_subgraph and node.op_type not in _RANDOM:
+        known = known and (not bodies or (branches and node.op_type == "If"))
+        if known and _RANDOM.isdisjoint(one.op_type for one in (node, *inside)):
             fixed.update(node.outputs)
     return fixed
+
+
+def bodies_of(node: ir.Node) -> list[ir.Graph]:
+    """The subgraphs of an If, a Loop or a Scan."""
+    found: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            found.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            found += attribute.as_graphs()
+    return found
 
 
 def fold(model: ir.Model, values: Sequence[ir.Value], base: Path) -> list[NDArray[Any]]:

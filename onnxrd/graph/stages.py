@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxrd.graph.folding import bodies_of
 from onnxrd.graph.session import DEFAULT, Runtime, Session
 
 Array = NDArray[Any]
@@ -38,15 +39,9 @@ class Stage:
 def reads(node: ir.Node) -> Iterator[ir.Value]:
     """What a node reads: its inputs, and what its subgraphs read (within them and outside)."""
     yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        graphs: Sequence[ir.Graph] = ()
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs = (attribute.as_graph(),)
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs = tuple(attribute.as_graphs())
-        for graph in graphs:
-            for inner in graph.all_nodes():
-                yield from (value for value in inner.inputs if value is not None)
+    for graph in bodies_of(node):
+        for inner in graph.all_nodes():
+            yield from (value for value in inner.inputs if value is not None)
 
 
 def cut(model: ir.Model, taps: Sequence[Sequence[str]]) -> list[Stage]:

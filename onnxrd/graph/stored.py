@@ -93,7 +93,7 @@ class _Finder:
     def __init__(self, model: Model) -> None:
         self._prepared, self._base = model.prepared(), model.path.parent
         graph = self._prepared.graph
-        self._constant = independent(graph, shapes=True)
+        self._constant = independent(graph, shapes=True, branches=True)
         self._values = {
             str(v.name): v for inner in graph.subgraphs() for v in inner.initializers.values()
         }

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxrd.errors import ModelError
-from onnxrd.graph.folding import independent
+from onnxrd.graph.folding import bodies_of, independent
 from onnxrd.graph.model import Model, unloaded
 from onnxrd.graph.uses import (
     COMPRESSIBLE,
@@ -182,15 +182,8 @@ def _alive(graph: ir.Graph) -> set[ir.Node]:
             continue
         alive.add(node)
         stack.extend(v.producer() for v in node.inputs if v is not None)
-        for attribute in node.attributes.values():
-            for inner in _subgraphs(attribute):
-                for n in inner.all_nodes():
-                    alive.add(n)
-                    stack.extend(v.producer() for v in n.inputs if v is not None)
+        for inner in bodies_of(node):
+            for n in inner.all_nodes():
+                alive.add(n)
+                stack.extend(v.producer() for v in n.inputs if v is not None)
     return alive
-
-
-def _subgraphs(attribute: ir.Attr) -> tuple[ir.Graph, ...]:
-    if attribute.type == ir.AttributeType.GRAPH:
-        return (attribute.as_graph(),)
-    return tuple(attribute.as_graphs()) if attribute.type == ir.AttributeType.GRAPHS else ()

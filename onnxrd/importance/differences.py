@@ -15,7 +15,7 @@ tried on a ladder, and the two neighbours that agree best have the best step bet
 """
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from onnxrd.distortion import Tasks, find_heads
 from onnxrd.errors import ImportanceError, ModelError
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, Runtime, Session
+from onnxrd.graph.stages import reads
 from onnxrd.graph.weights import Weight, find_weights
 from onnxrd.importance.estimators import Estimator
 
@@ -66,7 +67,7 @@ class Suffix:
         graph, start = trace.model.graph, trace.model.graph.initializers[weight]
         behind = {start}
         for node in graph:
-            if any(value in behind for value in _read(node)):
+            if any(value in behind for value in reads(node)):
                 behind.update(node.outputs)
         here = {v.name: v for node in graph for v in node.outputs} | {
             v.name: v for v in graph.inputs
@@ -280,27 +281,13 @@ def _signs(rng: np.random.Generator, like: Array) -> Array:
     return np.asarray(rng.integers(0, 2, np.shape(like), np.int8) * 2.0 - 1.0)
 
 
-def _read(node: ir.Node) -> Iterator[ir.Value]:
-    """What a node reads: its inputs, and what its subgraphs take from outside (and inside)."""
-    yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        graphs: Iterable[ir.Graph] = ()
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs = (attribute.as_graph(),)
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs = attribute.as_graphs()
-        for graph in graphs:
-            for inner in graph.all_nodes():
-                yield from (value for value in inner.inputs if value is not None)
-
-
 def _border(trace: Trace, behind: set[ir.Value]) -> list[ir.Value]:
     """Tensors that must be fed for `behind` to be computed; constants stay in the graph."""
     nodes = [node for node in trace.model.graph if any(v in behind for v in node.outputs)]
     main = {v for node in trace.model.graph for v in node.outputs} | set(trace.model.graph.inputs)
     border: dict[ir.Value, None] = {}
     while nodes:
-        for value in _read(nodes.pop()):
+        for value in reads(nodes.pop()):
             if value not in main or value in behind or value in trace.constants:
                 continue
             producer = value.producer()

@@ -32,6 +32,18 @@ def test_our_own_files(make, tmp_path):
         assert 3 * array.size / 8 <= sum(found[name].constants.values()) < array.size + 200
 
 
+def test_our_own_files_decoded_in_turns(tmp_path):
+    """What is decoded later waits for an If."""
+    path, out = networks.mlp(tmp_path / "m.onnx", sizes=(512,) * 6), tmp_path / "out.onnx"
+    options = onnxrd.Options(max_load_memory=20_000_000)
+    onnxrd.quantize(path, out, clusters=5, options=options)
+    assert "If" in {n.op_type for f in onnx.load(out).functions for n in f.node}
+    found = read(path, out)
+    assert len(found) == 5
+    for name, array in weights_of(out, list(found)).items():
+        np.testing.assert_array_equal(found[name].array, array, err_msg=name)
+
+
 def test_the_original_itself(model, monkeypatch):
     monkeypatch.setattr("onnxrd.graph.stored.AT_ONCE", 1000)
     found = read(model, model)
