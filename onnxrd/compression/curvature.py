@@ -68,8 +68,8 @@ def _damages(network: Network, steps: Mapping[str, float]) -> Iterator[tuple[str
         for layer in wave:
             alone = Quantization(dict(steps))
             inputs = network.columns(layer, taps)[::2]
-            moments = gathered(layer, network.samples[::2], inputs, None)
-            quantize_layer(network, layer, moments, ALONE, alone)
+            folds = gathered(layer, network.samples[::2], inputs, None)
+            quantize_layer(network, layer, folds, ALONE, alone)
             yield layer.weight.name, _damage(network, walk, alone, outputs, temperature)
 
 

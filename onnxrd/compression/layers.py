@@ -1,6 +1,8 @@
 """Quantize one weight of a network: a layer with error feedback, any other by rounding."""
 
+import operator
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,13 @@ from onnxrd.graph.weights import Weight
 from onnxrd.importance.moments import Moments
 from onnxrd.quantizers import Codebook, Quantized, Stacked, Trellis
 from onnxrd.quantizers.coded import FINEST
-from onnxrd.quantizers.feedback import Floats, SecondMoment, error_feedback, repaired_target
+from onnxrd.quantizers.feedback import (
+    Floats,
+    SecondMoment,
+    error_feedback,
+    repaired_target,
+    trust_in_repair,
+)
 from onnxrd.quantizers.grid import grid_codebook, round_to_grid
 from onnxrd.quantizers.trellis_feedback import ROWS, trellis_feedback
 from onnxrd.quantizers.viterbi import COARSER, round_to_trellis
@@ -51,15 +59,23 @@ def _rounded(array: Array, step: float, *, trellis: bool) -> Codebook | Trellis:
 
 
 def quantize_layer(
-    network: Network, layer: Layer, moments: Moments, method: Method, done: Quantization
+    network: Network, layer: Layer, folds: Sequence[Moments], method: Method, done: Quantization
 ) -> None:
-    """Quantize one layer, given the moments of its inputs; adds to what is done."""
+    """Quantize one layer, given the moments of its inputs in one or two folds of the samples.
+
+    Adds to what is done.
+    """
     form, weight, step = layer.form, layer.weight, done.steps[layer.weight.name]
     centred = method.bias and bool(form.bias)
+    moments = reduce(operator.add, folds)
     second, cross = moments.second(centred=centred)
     matrices = form.matrices(weight.array()).astype(np.float64)
     inputs = SecondMoment.of(second, moments.draws)
-    target = repaired_target(matrices, inputs, cross) if method.repair else matrices
+    target = matrices
+    if method.repair:
+        found = [fold.second(centred=centred) for fold in folds]
+        share = trust_in_repair(matrices, inputs.doubt, *found) if len(folds) == 2 else 1.0
+        target = matrices + share * (repaired_target(matrices, inputs, cross) - matrices)
     quantized = _on_trellis(network, layer, target, inputs, step) if method.trellis else None
     if quantized is None:
         known = network.directions if method.directions else None
@@ -110,8 +126,10 @@ def _turned(layer: Layer) -> bool | None:
 
 def gathered(
     layer: Layer, samples: Sequence[int], inputs: Sequence[Array], others: Sequence[Array] | None
-) -> Moments:
+) -> list[Moments]:
     """Moments of a layer's inputs, in the original network and maybe in another.
+
+    Two folds of the samples, every other batch in each; one where there is but one batch.
 
     Args:
         layer: the layer.
@@ -120,7 +138,7 @@ def gathered(
         others: the same in the other network.
     """
     groups, _, columns = layer.form.index.shape
-    moments = Moments(groups, columns)
+    folds = [Moments(groups, columns) for _ in inputs[:2]]
     for number, x in enumerate(inputs):
-        moments.add(x, samples[number], others[number] if others else None)
-    return moments
+        folds[number % 2].add(x, samples[number], others[number] if others else None)
+    return folds

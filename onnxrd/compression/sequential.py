@@ -52,12 +52,12 @@ class Sequential:
             taps = original.advance({}) if original else None
             damaged = behind.advance(changed) if behind else None
             for layer in wave:
-                moments = self._moments(layer, taps, damaged)
-                quantize_layer(network, layer, moments, method, done)
+                folds = self._moments(layer, taps, damaged)
+                quantize_layer(network, layer, folds, method, done)
                 changed |= done.constants([layer.weight.name, layer.form.bias])
         return done
 
-    def _moments(self, layer: Layer, taps: Taps | None, damaged: Taps | None) -> Moments:
+    def _moments(self, layer: Layer, taps: Taps | None, damaged: Taps | None) -> list[Moments]:
         inputs = self._kept.get(layer.number)
         if inputs is None:
             assert taps is not None

@@ -65,6 +65,14 @@ class Moments:
         self.qq += square
         self.xxq += square if quantized is None else original.transpose(0, 2, 1) @ other
 
+    def __add__(self, other: "Moments") -> "Moments":
+        """The moments over the positions of both."""
+        both = Moments(self.groups, self.columns, self.count + other.count)
+        both.draws = self.draws + other.draws
+        both.x, both.xq = self.x + other.x, self.xq + other.xq
+        both.qq, both.xxq = self.qq + other.qq, self.xxq + other.xxq
+        return both
+
     def second(self, *, centred: bool) -> tuple[Floats, Floats]:
         """E[x̂ x̂ᵀ] and E[x x̂ᵀ], [G, K, K] each; centred: without the product of the means.
 

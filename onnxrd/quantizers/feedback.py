@@ -97,6 +97,32 @@ def repaired_target(matrices: Floats, inputs: SecondMoment, cross: Floats) -> Fl
     return np.asarray(target.transpose(0, 2, 1), np.float64)
 
 
+def trust_in_repair(
+    matrices: Floats, doubt: Floats, one: tuple[Floats, Floats], other: tuple[Floats, Floats]
+) -> float:
+    """How far towards the repaired target to go: what would have been best on other samples.
+
+    With Δ = T - W of one fold and the moments of the other, E|W x - (W + α Δ) x̂|² is least at
+    α = tr(W (E[x x̂ᵀ] - E[x̂ x̂ᵀ]) Δᵀ) / tr(Δ E[x̂ x̂ᵀ] Δᵀ), both ways round together. Of twice as many
+    samples, in which noise is half as strong, 2 α / (1 + α) is best (Spearman, Brown 1910).
+
+    Args:
+        matrices: [G, R, K], W.
+        doubt: [G], of the moments of all samples.
+        one: E[x̂ x̂ᵀ] and E[x x̂ᵀ] of a fold, [G, K, K] each.
+        other: the same of another fold.
+
+    Returns: the share for a target from both folds, between 0 and 1.
+    """
+    gain = cost = 0.0
+    for (second, cross), (found, across) in ((one, other), (other, one)):
+        move = repaired_target(matrices, SecondMoment(second, doubt), cross) - matrices
+        gain += float(np.sum((matrices @ (across - found)) * move))
+        cost += float(np.sum((move @ found) * move))
+    share = min(max(gain / cost, 0.0), 1.0) if cost > 0 else 0.0
+    return 2 * share / (1 + share)
+
+
 def error_feedback(
     target: Floats, inputs: SecondMoment, step: float, outputs: SecondMoment | None = None
 ) -> Integers:

@@ -7,7 +7,12 @@ from hypothesis import strategies as st
 from sklearn.covariance import oas
 
 from onnxrd.importance.moments import Moments
-from onnxrd.quantizers.feedback import SecondMoment, error_feedback, repaired_target
+from onnxrd.quantizers.feedback import (
+    SecondMoment,
+    error_feedback,
+    repaired_target,
+    trust_in_repair,
+)
 
 STEP = 0.3
 
@@ -143,3 +148,42 @@ def test_positions_of_a_sample_are_no_independent_draws():
         integers = error_feedback(matrices, SecondMoment.of(second, draws), 0.5)
         losses.append(np.mean((new @ (matrices[0] - 0.5 * integers[0]).T) ** 2))
     assert losses[0] < 0.9 * losses[1]
+
+
+def folds_of(x, xq):
+    """Moments E[x̂ x̂ᵀ] and E[x x̂ᵀ] of two halves of the samples."""
+    halves = []
+    for fold in (0, 1):
+        moments = Moments(1, x.shape[1])
+        moments.add(x[None, fold::2], len(x[fold::2]), xq[None, fold::2])
+        halves.append(moments.second(centred=False))
+    return halves
+
+
+@pytest.mark.parametrize("samples", [30, 100, 3000])
+def test_a_repair_is_trusted_as_far_as_it_helps_other_samples(samples):
+    """On new samples that is about as good as the best of a few shares in hindsight."""
+    doubt, parts, losses = np.array([0.0]), (0.0, 0.25, 0.5, 0.75, 1.0), []
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        mixed, matrices = rng.normal(size=(24, 24)) / 5, rng.normal(size=(1, 8, 24))
+        x = rng.normal(size=(samples + 2000, 24)).astype(np.float32)
+        damaged = x + 0.3 * x @ mixed + 0.5 * rng.normal(size=x.shape)
+        xq = damaged.astype(np.float32)
+        one, other = folds_of(x[:samples], xq[:samples])
+        share = trust_in_repair(matrices, doubt, one, other)
+        second, cross = ((a + b) / 2 for a, b in zip(one, other))
+        whole = repaired_target(matrices, SecondMoment(second, doubt), cross) - matrices
+        new, behind = x[samples:] @ matrices[0].T, xq[samples:]
+        left = [new - behind @ (matrices[0] + part * whole[0]).T for part in (share, *parts)]
+        losses.append([np.mean(one**2) for one in left])
+    trusted, *others = np.mean(losses, axis=0)
+    assert trusted < 1.05 * min(others)
+
+
+def test_no_repair_where_nothing_is_broken():
+    x = np.random.default_rng(8).normal(size=(60, 12)).astype(np.float32)
+    matrices = np.random.default_rng(9).normal(size=(1, 4, 12))
+    assert trust_in_repair(matrices, np.array([0.1]), *folds_of(x, x)) == 0
+    still = np.zeros_like(x)
+    assert 0 <= trust_in_repair(matrices, np.array([0.1]), *folds_of(x, still)) <= 1
