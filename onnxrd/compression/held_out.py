@@ -21,6 +21,9 @@ BATCH = 32
 
 TEMPERATURES = (1.0, 2.0, 4.0)
 
+LUCK = 0.15
+"""Share of the damage that another rounding of the same network may make better or worse."""
+
 CONFIDENT = 0.9
 """A network whose mean confidence is above this is softened until it is not."""
 
@@ -121,7 +124,8 @@ def best_of(damages: Sequence[Damage], bits: Sequence[float]) -> int:
     """Which one is the best at equal rate, the first unless another is clearly better.
 
     A bit more a weight divides damage by four. The same samples are compared, so that it is the
-    differences that have to be clear: by two standard errors.
+    differences that have to be clear: by two standard errors, and more than by what the damage
+    jumps from one rounding of a network to the next.
 
     Args:
         damages: measured on the same samples.
@@ -131,7 +135,7 @@ def best_of(damages: Sequence[Damage], bits: Sequence[float]) -> int:
     best, first = 0, at_equal_rate[0]
     for number, damage in enumerate(at_equal_rate):
         gain = first - damage
-        clear = gain.mean() > 2 * gain.std() / np.sqrt(len(gain))
+        clear = gain.mean() > max(2 * gain.std() / np.sqrt(len(gain)), LUCK * first.mean())
         if clear and damage.mean() < at_equal_rate[best].mean():
             best = number
     return best
