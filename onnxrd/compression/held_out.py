@@ -120,7 +120,7 @@ class HeldOut:
         return plain, smooth, energies, drops
 
 
-def best_of(damages: Sequence[Damage], bits: Sequence[float]) -> int:
+def best_of(damages: Sequence[Floats], bits: Sequence[float]) -> int:
     """Which one is the best at equal rate, the first unless another is clearly better.
 
     A bit more a weight divides damage by four. The same samples are compared, so that it is the
@@ -128,10 +128,10 @@ def best_of(damages: Sequence[Damage], bits: Sequence[float]) -> int:
     jumps from one rounding of a network to the next.
 
     Args:
-        damages: measured on the same samples.
+        damages: of each way, [N], of the same samples: `Damage.smooth`.
         bits: entropy of a weight, of each.
     """
-    at_equal_rate = [d.smooth * 4 ** (rate - bits[0]) for d, rate in zip(damages, bits)]
+    at_equal_rate = [damage * 4 ** (rate - bits[0]) for damage, rate in zip(damages, bits)]
     best, first = 0, at_equal_rate[0]
     for number, damage in enumerate(at_equal_rate):
         gain = first - damage

@@ -101,8 +101,7 @@ class Compressor:
         self._divide(self.network, self.network.batches)
         self.sequential = Sequential(self.network)
         self._trials: dict[Method, Notes] = {}
-        heads = tuple(self.network.heads)
-        self.held_out = HeldOut(job.model, prepared, heads, held_out, job.options.runtime)
+        self.held_out = self._measured_on(held_out)
 
     def _network(self, data: Calibration, most: int) -> Network:
         options = self.job.options
@@ -110,6 +109,10 @@ class Compressor:
         network = Network(model, self.prepared, self.weights, few, options.task, options.runtime)
         network.halves = self.halves
         return network
+
+    def _measured_on(self, data: Calibration) -> HeldOut:
+        heads, runtime = tuple(self.network.heads), self.job.options.runtime
+        return HeldOut(self.job.model, self.prepared, heads, data, runtime)
 
     def _divide(self, network: Network, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> None:
         """Find the sets of rows of embeddings, given samples to count on."""
@@ -216,15 +219,21 @@ class Compressor:
         slope = self.slope_for(COMPARED_AT)
         tried = [self._quantize(slope, method) for method in METHODS]
         damages = [self.measure(one) for one in tried]
-        best = best_of(damages, [one.bits for one in tried])
+        best = best_of([one.smooth for one in damages], [one.bits for one in tried])
         plain, trellis = METHODS[best], _with_trellis(METHODS[best], trellis=True)
         on_trellis = self._quantize(slope, trellis)
         pair = (on_trellis, tried[best])
         both, nbytes = [self.measure(on_trellis), damages[best]], [self.nbytes(one) for one in pair]
         for found in zip((trellis, plain), pair, nbytes, both):
             self.trials(found[0]).add(*_row(Point(slope, *found)))
+        # nothing is fitted more closely on a trellis: all samples may judge it
+        fitted = self._measured_on(self.network.data)
+        smooth = [
+            np.append(damage.smooth, fitted.measure(done.constants()).smooth)
+            for damage, done in zip(both, pair)
+        ]
         weights = sum(weight.size for weight in self.weights)
-        return best, best_of(both, [8 * one / weights for one in nbytes]) == 0
+        return best, best_of(smooth, [8 * one / weights for one in nbytes]) == 0
 
     def point(self, slope: float, *, method: Method | None = None, measured: bool = True) -> Point:
         """Quantize the network at a slope, price it and maybe measure it."""
