@@ -12,16 +12,15 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxrd import encodings
-from onnxrd.allocation.ladder import Ladder, ladder, slope_for_bits, slope_for_distortion, steps_at
+from onnxrd.allocation.ladder import Ladder, slope_for_bits, slope_for_distortion, steps_at
 from onnxrd.cache import Notes, remembered
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
-from onnxrd.compression.curvature import measured_curvature
 from onnxrd.compression.directions import directions
 from onnxrd.compression.held_out import Damage, HeldOut, best_of
+from onnxrd.compression.ladders import by_importance, divide, sensitivity
 from onnxrd.compression.network import MOST_SAMPLES, Network
 from onnxrd.compression.quantization import Method, Quantization
-from onnxrd.compression.rows import row_sets
 from onnxrd.compression.sequential import Sequential
 from onnxrd.graph.halves import halves
 from onnxrd.graph.model import Model, scratch
@@ -98,7 +97,7 @@ class Compressor:
         halved = {n: skipped[n].replace(STAYS, "in half precision") for n in self.halves}
         self.skipped, self.held_out_data = {**skipped, **halved}, held_out
         self.network = self._network(job.data, MOST_SAMPLES)
-        self._divide(self.network, self.network.batches)
+        divide(self.network, job.importance, self.network.batches)
         self.sequential = Sequential(self.network)
         self._trials: dict[Method, Notes] = {}
         self.held_out = self._measured_on(held_out)
@@ -114,48 +113,21 @@ class Compressor:
         heads, runtime = tuple(self.network.heads), self.job.options.runtime
         return HeldOut(self.job.model, self.prepared, heads, data, runtime)
 
-    def _divide(self, network: Network, feeds: Sequence[Mapping[str, NDArray[Any]]]) -> None:
-        """Find the sets of rows of embeddings, given samples to count on."""
-        for weight in network.loose:
-            importance = self.job.importance.measured(weight.name, weight.shape)
-            if (sets := row_sets(network, weight, importance, feeds)) is not None:
-                network.row_sets[weight.name] = sets
-
-    def _guessed(self, network: Network) -> dict[str, dict[str, Ladder]]:
-        """Of each weight, the ladders by importance of it or of the sets of its rows."""
-        found = {}
-        for weight in self.weights:
-            name, array, prior = weight.name, weight.array(), self._prior[weight.name]
-            sets = network.row_sets.get(name)
-            if sets is None:
-                found[name] = {name: ladder(array, prior)}
-            else:
-                parts = zip(sets.names(name), sets.rows, sets.importance)
-                found[name] = {part: ladder(array[rows], h) for part, rows, h in parts}
-        return found
-
     @cached_property
     def ladders(self) -> dict[str, Ladder]:
         """Rate and distortion of each tensor or set of its rows, with its measured curvature."""
+        job = self.job
 
         def measured() -> Iterable[float]:
-            network = self._network(self.network.data, SENSITIVITY_SAMPLES)
-            self._divide(network, network.batches[::2])  # the others have rows not seen there
-            guess = self._guessed(network)
-            flat = _flat(guess)
-            slope = slope_for_bits(list(flat.values()), 3.0)
-            predicted = {
-                name: sum(one.distortion(one.at(slope)) for one in parts.values())
-                for name, parts in guess.items()
-            }
-            steps, track = steps_at(flat, slope), self.job.options.track
-            factors = measured_curvature(network, steps, predicted, track)
-            return [factors[name] for name in guess]
+            small, track = self._network(self.network.data, SENSITIVITY_SAMPLES), job.options.track
+            factors = sensitivity(small, job.importance, self._prior, track)
+            return [factors[weight.name] for weight in self.weights]
 
+        found = by_importance(self.network, self._prior)
         factors = self.remembered("curvature", measured)
         return {
             name: replace(one, curvature=one.curvature * factor)
-            for parts, factor in zip(self._guessed(self.network).values(), factors)
+            for parts, factor in zip(found.values(), factors)
             for name, one in parts.items()
         }
 
@@ -339,10 +311,6 @@ def prepared_compressor(
     fitted, held_out = samples.split(HELD_OUT, options.seed)
     job = prepare(original, _first(fitted, IMPORTANCE_SAMPLES), importance, options)
     return Compressor(replace(job, data=fitted), prepared, weights, skipped, held_out, vectors)
-
-
-def _flat(guess: Mapping[str, Mapping[str, Ladder]]) -> dict[str, Ladder]:
-    return {name: one for parts in guess.values() for name, one in parts.items()}
 
 
 def _has_trellis(quantized: Quantized) -> bool:

@@ -189,5 +189,5 @@ def test_rare_rows_are_coarser_in_the_file_and_it_is_smaller(tmp_path, trellis, 
         result = compressor.write(point, tmp_path / name, tmp_path / name)
         assert (tmp_path / name).stat().st_size == point.nbytes
         assert result.evaluation.distortion == pytest.approx(point.damage.distortion, rel=1e-4)
-        monkeypatch.setattr("onnxrd.pipeline.compressor.row_sets", lambda *_: None)
+        monkeypatch.setattr("onnxrd.compression.ladders.row_sets", lambda *_: None)
     assert sizes[0] < 0.97 * sizes[1]

@@ -139,3 +139,14 @@ def run(data: bytes, level: str) -> list[np.ndarray[Any, Any]]:
 def same_bits(a, b) -> bool:
     """Equal to the last bit, the sign of zeros included."""
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def assert_exact(original, slots, fragments, weights):
+    """The file has the size that was foretold, and decodes to the weights, the last outputs."""
+    written = original.clone()
+    encodings.write(written, fragments)
+    data = ir.to_proto(written).SerializeToString()
+    assert len(data) == encodings.FileSize(original, slots)(fragments.values())
+    for level in ("disable", "all"):
+        for result, weight in zip(run(data, level), weights.values(), strict=True):
+            assert same_bits(result, weight.dequantize())

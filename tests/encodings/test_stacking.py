@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from encoded import VERSIONS, codebook, model, run, same_bits, session
+from encoded import VERSIONS, assert_exact, codebook, model, run, same_bits, session
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -60,13 +60,7 @@ def test_exact_and_priced(data, version):
         moved = data.draw(st.integers(0, rows))
         weights[name] = stacked(rng, rows, columns, moved, kinds, dtype)
     original, slots, fragments = encoded(weights, version)
-    written = original.clone()
-    encodings.write(written, fragments)
-    data = ir.to_proto(written).SerializeToString()
-    assert len(data) == encodings.FileSize(original, slots)(fragments.values())
-    for level in ("disable", "all"):
-        for result, weight in zip(run(data, level), weights.values()):
-            assert same_bits(result, weight.dequantize())
+    assert_exact(original, slots, fragments, weights)
 
 
 @pytest.mark.parametrize("opset", [11, 17, 21])

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from encoded import VERSIONS, model, run, same_bits, session
+from encoded import VERSIONS, assert_exact, model, session
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -71,13 +71,7 @@ def test_exact_and_priced(weights, version, turns):
     fragments = encodings.cheapest_together(weights, slots, force="entropy")
     if turns > 1 and version[1] >= 8:
         fragments = in_turns(weights, slots, turns)
-    written = original.clone()
-    encodings.write(written, fragments)
-    data = ir.to_proto(written).SerializeToString()
-    assert len(data) == encodings.FileSize(original, slots)(fragments.values())
-    for level in ("disable", "all"):
-        for result, weight in zip(run(data, level), weights.values()):
-            assert same_bits(result, weight.dequantize())
+    assert_exact(original, slots, fragments, weights)
 
 
 @pytest.mark.parametrize("opset", [11, 17, 21])
