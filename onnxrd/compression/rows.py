@@ -112,12 +112,13 @@ def counted(looked_up: Sequence[Array], rows: int) -> LookUps:
     """Look-ups by row.
 
     Args:
-        looked_up: indices [samples, *], or [*] of one sample, of each batch.
+        looked_up: indices of each batch, [samples, *], or a scalar of one sample.
         rows: of the table.
     """
     total, by_samples = np.zeros((2, rows), np.int64)
     for array in looked_up:
-        samples = (array if array.ndim > 1 else array[None]).reshape(len(array), -1) % rows
+        samples = np.atleast_1d(array)
+        samples = samples.reshape(len(samples), -1) % rows
         once = np.unique(samples + rows * np.arange(len(samples))[:, None]) % rows
         total += np.bincount(samples.ravel(), minlength=rows)
         by_samples += np.bincount(once, minlength=rows)

@@ -53,6 +53,11 @@ def test_look_ups_are_counted_by_row_and_by_sample(samples):
         assert result.samples[row] == sum(row in [i % 9 for i in one] for one in samples)
 
 
+def test_an_index_a_sample_or_one_in_all():
+    result = counted([np.array([1, 1, 2]), np.array(1)], 3)
+    assert result.total.tolist() == result.samples.tolist() == [0, 3, 1]
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 400), st.integers(100, 3000), st.integers(4, 64))
 def test_sets_hold_each_row_once_and_the_first_ones_are_in_order(seed, samples, rows, columns):
