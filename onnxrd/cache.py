@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from onnxrd.calibration import Calibration
 from onnxrd.errors import ModelError, SettingError
-from onnxrd.graph.model import Model, atomic_output
+from onnxrd.graph.model import Model, PathLike, atomic_output
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -30,7 +30,7 @@ _KEY = "depends on"
 
 
 def remembered(
-    folder: Path | None,
+    folder: PathLike | None,
     kind: str,
     model: Model,
     data: Sequence[Calibration],
@@ -75,7 +75,7 @@ class Notes:
 
     def __init__(
         self,
-        folder: Path | None,
+        folder: PathLike | None,
         kind: str,
         model: Model,
         data: Sequence[Calibration],
@@ -94,9 +94,10 @@ class Notes:
 
 
 def _entry(
-    folder: Path, kind: str, model: Model, data: Sequence[Calibration], settings: Any
+    folder: PathLike, kind: str, model: Model, data: Sequence[Calibration], settings: Any
 ) -> tuple[Path, str]:
     """The file of an entry, in a folder that is there, and what it is to say that it belongs to."""
+    folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

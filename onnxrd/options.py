@@ -3,11 +3,11 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 from onnxrd.distortion import Tasks
 from onnxrd.errors import SettingError
+from onnxrd.graph.model import PathLike
 from onnxrd.graph.session import DEFAULT, Runtime
 from onnxrd.importance import Estimator
 from onnxrd.progress import Track, silent
@@ -56,7 +56,7 @@ class Options:
     max_load_memory: int | None = None
     keep_names: bool = False
     force: bool = False
-    cache: Path | None = None
+    cache: PathLike | None = None
     runtime: Runtime = DEFAULT
     track: Track = silent
 

@@ -14,9 +14,9 @@ from onnxrd.archive import coders
 from onnxrd.archive.choice import choose, read
 from onnxrd.archive.container import CHUNK, Entry, Stream, header, is_safe, varint
 from onnxrd.archive.pieces import Piece, pieces_of_data, pieces_of_model
-from onnxrd.archive.unpacking import Packed, PathLike, open_archive
+from onnxrd.archive.unpacking import Packed, open_archive
 from onnxrd.errors import ModelError, VerificationError
-from onnxrd.graph.model import Model, atomic_output, load
+from onnxrd.graph.model import Model, PathLike, atomic_output, load
 from onnxrd.progress import Track, silent
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from onnxrd.archive.unpacking import PathLike, is_archive, open_archive
+from onnxrd.archive.unpacking import is_archive, open_archive
 from onnxrd.errors import ModelError
-from onnxrd.graph.model import load
+from onnxrd.graph.model import PathLike, load
 
 
 def load_session(

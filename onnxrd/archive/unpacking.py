@@ -1,6 +1,5 @@
 """Restore the files of an archive."""
 
-import os
 import posixpath
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,9 +8,7 @@ from pathlib import Path
 
 from onnxrd.archive.container import MAGIC, Archive
 from onnxrd.errors import ModelError, SettingError
-from onnxrd.graph.model import atomic_output
-
-PathLike = str | os.PathLike[str]
+from onnxrd.graph.model import PathLike, atomic_output
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from onnxrd.quantizers.feedback import (
     SecondMoment,
     error_feedback,
     repaired_target,
+    step_of_bias,
     trust_in_repair,
 )
 from onnxrd.quantizers.grid import grid_codebook, round_to_grid
@@ -91,7 +92,8 @@ def quantize_layer(
         )
         bias = network.constant(form.bias)
         bias = (bias + moved.reshape(bias.shape)).astype(bias.dtype)
-        done.biases[form.bias] = network.held(form.bias, bias)
+        errors = form.matrices(quantized.dequantize()) - target
+        done.biases[form.bias] = network.held(form.bias, bias, step_of_bias(errors, second))
 
 
 def _on_trellis(

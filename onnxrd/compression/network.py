@@ -165,9 +165,11 @@ class Network:
             for number, values in enumerate(taps)
         ]
 
-    def held(self, name: str, array: Array) -> Array:
-        """What the file can hold of a constant."""
-        return rounded(array) if name in self.halves else array
+    def held(self, name: str, array: Array, step: float) -> Array:
+        """What the file holds of a constant: multiples of a step, a power of two, as halves can."""
+        if name not in self.halves:
+            return array
+        return rounded(np.rint(array.astype(np.float64) / step) * step if step else array)
 
     def constant(self, name: str) -> Array:
         """What an initializer of the prepared graph holds."""

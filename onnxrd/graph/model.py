@@ -22,6 +22,8 @@ from onnxrd.graph.checks import check
 from onnxrd.graph.detach import detach
 from onnxrd.graph.specs import InputSpec
 
+PathLike = str | os.PathLike[str]
+
 EXTERNAL_DATA_ABOVE = 1_900_000_000
 """Bytes of weights above which a model is saved with external data (protobuf ends at 2 GiB)."""
 
@@ -115,7 +117,7 @@ class Model:
         return model
 
 
-def load(path: str | os.PathLike[str]) -> Model:
+def load(path: PathLike) -> Model:
     """Load an ONNX model; weights in external data stay on disk until they are needed.
 
     Raises:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.errors import ImportanceError
-from onnxrd.graph.model import Model, atomic_output
+from onnxrd.graph.model import Model, PathLike, atomic_output
 
 Array = NDArray[np.float32]
 
@@ -137,9 +137,9 @@ class Importance:
             raise ImportanceError(f"no importance for weight {name!r} of shape {list(shape)}.")
         return self.values[name]
 
-    def save(self, path: Path, *, never: tuple[Path, ...] = ()) -> None:
+    def save(self, path: PathLike, *, never: tuple[Path, ...] = ()) -> None:
         """Write an npz of `arrays`."""
-        with atomic_output(path, never=never) as temporary, temporary.open("wb") as stream:
+        with atomic_output(Path(path), never=never) as temporary, temporary.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **self.arrays())
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -177,14 +177,14 @@ class Importance:
         return self.method.replace("-", " ") + group
 
 
-def load_importance(path: Path, model: Model) -> Importance:
+def load_importance(path: PathLike, model: Model) -> Importance:
     """Read importance that `Importance.save` wrote, for the model that it was measured on.
 
     Raises:
         ImportanceError: not such a file, or it belongs to another model.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+        with Path(path).open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             importance = Importance.of_arrays(archive)
     except FileNotFoundError as error:
         raise ImportanceError(f"{path}: no such file.") from error

@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 from onnxrd import quantizers
 from onnxrd.errors import SettingError
-from onnxrd.graph.model import atomic_output, load, scratch
+from onnxrd.graph.model import PathLike, atomic_output, load, scratch
 from onnxrd.graph.weights import Weight, find_weights
 from onnxrd.importance import Importance
 from onnxrd.measurement import Codebooks, Quantizer
 from onnxrd.options import Options
 from onnxrd.pipeline.grids import Grids
-from onnxrd.pipeline.job import PathLike, choose, files_of, prepare
+from onnxrd.pipeline.job import choose, files_of, prepare
 from onnxrd.pipeline.output import finish
 from onnxrd.pipeline.vectors import Vectors, shorter
 from onnxrd.quantizers import Quantized

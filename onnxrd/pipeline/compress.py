@@ -10,11 +10,11 @@ from onnxrd.allocation.target import Target
 from onnxrd.compression.quantization import Method
 from onnxrd.errors import TargetError
 from onnxrd.evaluation import count_parameters
-from onnxrd.graph.model import atomic_output, load
+from onnxrd.graph.model import PathLike, atomic_output, load
 from onnxrd.importance import Importance
 from onnxrd.options import Options
 from onnxrd.pipeline.compressor import Compressor, Point, prepared_compressor
-from onnxrd.pipeline.job import PathLike, files_of
+from onnxrd.pipeline.job import files_of
 from onnxrd.report.result import Result
 
 WITHIN = {"size": 0.005, "damage": 0.03}

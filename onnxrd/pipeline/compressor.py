@@ -23,12 +23,12 @@ from onnxrd.compression.network import MOST_SAMPLES, Network
 from onnxrd.compression.quantization import Method, Quantization
 from onnxrd.compression.sequential import Sequential
 from onnxrd.graph.halves import halves
-from onnxrd.graph.model import Model, scratch
+from onnxrd.graph.model import Model, PathLike, scratch
 from onnxrd.graph.weights import STAYS, Weight, find_weights
 from onnxrd.importance import Importance
 from onnxrd.options import Options
 from onnxrd.pipeline.encode import encode
-from onnxrd.pipeline.job import Job, PathLike, Shell, choose, prepare, replace_constants
+from onnxrd.pipeline.job import Job, Shell, choose, prepare, replace_constants
 from onnxrd.pipeline.output import finish
 from onnxrd.quantizers import Quantized, Shelf, Stacked, Trellis
 from onnxrd.report.result import Result

@@ -16,11 +16,11 @@ from onnxrd.allocation.ladder import slope_for_bits
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
 from onnxrd.errors import ImportanceError, ModelError, SettingError
-from onnxrd.graph.model import atomic_output, load, scratch
+from onnxrd.graph.model import PathLike, atomic_output, load, scratch
 from onnxrd.importance import Importance
 from onnxrd.options import Options
 from onnxrd.pipeline.compressor import Compressor, prepared_compressor
-from onnxrd.pipeline.job import PathLike, files_of
+from onnxrd.pipeline.job import files_of
 from onnxrd.pipeline.output import finish
 from onnxrd.pipeline.rivals import Quantize, Rival, rivals, shannon_bound
 from onnxrd.progress import Track

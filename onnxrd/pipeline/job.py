@@ -15,14 +15,13 @@ from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
 from onnxrd.errors import SettingError, TargetError
 from onnxrd.graph.lean import lean
-from onnxrd.graph.model import Model
+from onnxrd.graph.model import Model, PathLike
 from onnxrd.graph.weights import QUANTIZED, Weight, names_of_weights
 from onnxrd.importance import Importance, identity, load_importance
 from onnxrd.measurement import EIGHT_LEVELS, Quantizer, measure_importance
 from onnxrd.options import Options
 
 Array = NDArray[Any]
-PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +164,7 @@ def _measured_before(
     model: Model, importance: PathLike | Importance, options: Options
 ) -> Importance:
     if not isinstance(importance, Importance):
-        importance = load_importance(Path(importance), model)
+        importance = load_importance(importance, model)
     importance.check_model(model)
     if options.damping is not None:
         importance = replace(importance, damping=options.damping)

@@ -123,6 +123,22 @@ def trust_in_repair(
     return 2 * share / (1 + share)
 
 
+def step_of_bias(errors: Floats, second: Floats) -> float:
+    """The step, a power of two, of which a bias's rounding costs what that of a weight does.
+
+    An entry is worth bits down to where it costs what any other does at the same slope. A bias
+    multiplies one, and a row of K weights leaves eᵀ H e: a K-th of that is step²/12.
+
+    Args:
+        errors: [G, R, K], of the weights.
+        second: [G, K, K], H: moments of the inputs about their means.
+
+    Returns: the step; 0 if there is no error.
+    """
+    cost = np.mean(np.einsum("grk,grk->gr", errors @ second, errors)) / errors.shape[2]
+    return float(2.0 ** np.floor(np.log2(12 * cost) / 2)) if cost > 0 else 0.0
+
+
 def error_feedback(
     target: Floats, inputs: SecondMoment, step: float, outputs: SecondMoment | None = None
 ) -> Integers:

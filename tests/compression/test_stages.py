@@ -51,6 +51,19 @@ def test_fine_steps_change_next_to_nothing_and_coarse_ones_less_than_rounding(ne
     assert damages[1] < 0.8 * damage(network, rounded)
 
 
+def test_biases_keep_the_bits_that_are_worth_it(network):
+    steps = {w.name: float(np.abs(w.array()).max()) / 6 for w in network.weights}
+    biases = [layer.form.bias for layer in network.layers if layer.form.bias]
+    found = []
+    for network.halves in ((), biases):
+        done = Sequential(network).quantize(steps, Method())
+        found.append((damage(network, done.constants()), done.biases))
+    assert found[1][0] < 1.3 * found[0][0]
+    after = np.concatenate([found[1][1][name] for name in biases])
+    spare = np.frexp(after)[0] * 2**8  # of the eleven bits of half precision
+    assert np.mean(spare == np.rint(spare)) > 0.9
+
+
 def damage(network, constants):
     walks = [network.walk(), network.walk()]
     for _ in network.stages:

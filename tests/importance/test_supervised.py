@@ -147,8 +147,8 @@ def test_labels_are_needed_and_must_fit(tmp_path):
 def test_saved_and_loaded(tmp_path):
     path = networks.mlp(tmp_path / "m.onnx")
     h = measured(path, "gradient+hessian")
-    h.save(tmp_path / "h.npz")
-    again = onnxrd.load_importance(tmp_path / "h.npz", onnxrd.load_model(path))
+    h.save(str(tmp_path / "h.npz"))
+    again = onnxrd.load_importance(str(tmp_path / "h.npz"), onnxrd.load_model(path))
     assert again.about() == h.about()
     for name in h.values:
         np.testing.assert_array_equal(again.values[name], h.values[name])

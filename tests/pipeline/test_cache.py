@@ -242,7 +242,7 @@ def test_the_result_is_there_even_if_it_cannot_be_kept(written, folder, monkeypa
 
 
 def test_in_python(model, calib, tmp_path, calls):
-    options = onnxrd.Options(cache=tmp_path / "cache")
+    options = onnxrd.Options(cache=str(tmp_path / "cache"))
     for clusters in (4, 8):
         output = tmp_path / f"{clusters}.onnx"
         onnxrd.quantize(model, output, clusters=clusters, data=calib, options=options)

@@ -11,6 +11,7 @@ from onnxrd.quantizers.feedback import (
     SecondMoment,
     error_feedback,
     repaired_target,
+    step_of_bias,
     trust_in_repair,
 )
 
@@ -60,6 +61,27 @@ def unit_factor(second):
             matrix[last, last] = 1
         factors.append(factor)
     return np.stack(factors), order
+
+
+@given(st.integers(1, 3), st.integers(1, 40), st.integers(2, 70), st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_a_rounded_bias_costs_about_what_a_weight_costs(groups, rows, columns, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(groups, 400, columns)) @ rng.normal(size=(groups, columns, columns))
+    x -= x.mean(axis=1, keepdims=True)
+    second = x.transpose(0, 2, 1) @ x / 400
+    target = rng.normal(size=(groups, rows, columns))
+    errors = error_feedback(target, SecondMoment.of(second, 400), STEP) * STEP - target
+    weights = np.mean(np.einsum("gnk,grk->gnr", x, errors) ** 2)
+    step = step_of_bias(errors, second)
+    assert np.log2(step) == int(np.log2(step))
+    bias = rng.uniform(-100, 100, 10_000) * step
+    rounding = np.mean((bias - np.rint(bias / step) * step) ** 2)
+    assert 0.24 * weights / columns < rounding < 1.02 * weights / columns
+
+
+def test_a_bias_of_weights_without_errors_is_not_rounded():
+    assert step_of_bias(np.zeros((1, 3, 4)), np.eye(4)[None]) == 0
 
 
 def test_outputs_that_are_all_alike_change_nothing():
