@@ -2,7 +2,8 @@
 
 Rule 1 asks that no common factor would improve a layer, ŵᵀH(w − ŵ) = 0. Rule 2 asks for the least
 error that the constraint allows; the constraint is read off the file: so many levels in a tensor,
-or in each of its channels, or so many weights that are not zero (Gao et al. 2019, section 4).
+or in each of its channels, so many vectors of neighbours, or so many weights that are not zero
+(Gao et al. 2019, section 4).
 """
 
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from onnxrd.graph.stored import Stored, stored_weights
 from onnxrd.graph.weights import find_weights
 from onnxrd.importance import Importance
 from onnxrd.progress import Track, silent
+from onnxrd.quantizers.vectors import FEWEST, MOST
 
 Array = NDArray[Any]
 
@@ -26,9 +28,11 @@ FEW_LEVELS = 256
 DENSE = 4
 """With fewer entries for each level there is no codebook to compare with."""
 
-
 CHUNK = 1 << 20
 """Entries that are reckoned with at a time."""
+
+SAMPLE = 1 << 12
+"""Runs that tell of most weights that they have no vectors."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,10 @@ def _best(array: Array, found: Array, h: Array, axis: int | None) -> tuple[str, 
     if (found[kept] == array[kept]).all():
         scores = np.sort((h * array.astype(np.float64) ** 2).ravel())
         return f"{kept.mean():.1%} kept", float(scores[: kept.size - kept.sum()].sum()) / 2
+    if vectors := _vectors(found):
+        best = quantizers.vector_kmeans(array, h, *vectors).dequantize()
+        least = quantizers.weighted_distortion(array, best, h)
+        return f"{vectors[0]} vectors of {vectors[1]}", least
     levels = len(np.unique(found))
     if levels <= FEW_LEVELS or axis is None:
         share = float(kept.mean())
@@ -181,6 +189,24 @@ def _best(array: Array, found: Array, h: Array, axis: int | None) -> tuple[str, 
     if max(counts) * DENSE > rows[0].shape[1]:
         return text, None
     return text, sum(_clustered(a, c, k) for a, c, k in zip(rows[0], rows[2], counts))
+
+
+def _vectors(found: Array) -> tuple[int, int] | None:
+    """How many vectors there are of how many entries, if that explains the levels."""
+    tried = []
+    for dimensions in range(FEWEST, MOST + 1):
+        whole = found.reshape(-1)[: found.size // dimensions * dimensions]
+        runs = whole.reshape(-1, dimensions)
+        some = runs[:SAMPLE]
+        if _distinct(some) < min(len(some), len(np.unique(some))):
+            tried.append((_distinct(runs), dimensions))
+    count, dimensions = min(tried, default=(found.size, 1))
+    few = 1 < count < len(np.unique(found)) and count * dimensions * DENSE <= found.size
+    return (count, dimensions) if few else None
+
+
+def _distinct(runs: Array) -> int:
+    return len(np.unique(runs, axis=0))
 
 
 def _clustered(array: Array, h: Array, levels: int) -> float:

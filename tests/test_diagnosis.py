@@ -44,6 +44,22 @@ def test_kmeans_keeps_both_rules(make, tmp_path):
     assert abs(rules.rule1) < 1e-6
 
 
+def test_vectors_are_seen_in_the_file_and_keep_both_rules(tmp_path):
+    path, out = networks.mlp(tmp_path / "m.onnx"), tmp_path / "out.onnx"
+    h = importance_of(path)
+    result = onnxrd.quantize(path, out, clusters=8, vector=4, importance=h, options=FORCED)
+    kinds = {
+        f"{w.levels} vectors of {w.together}".replace("vectors of 1", "levels")
+        for w in result.layers
+    }
+    layers = rules_of(path, out, h).layers
+    assert {layer.constraint for layer in layers} == kinds
+    assert any("vectors of" in kind for kind in kinds)
+    for layer in layers:
+        assert abs(layer.rule1) < 1e-5
+        assert abs(layer.rule2) < 0.02  # a local minimum: another start may find another one
+
+
 def test_pruning_keeps_both_rules(model, tmp_path):
     h, out = importance_of(model), tmp_path / "out.onnx"
     onnxrd.prune(model, out, keep=0.3, importance=h, options=FORCED)
