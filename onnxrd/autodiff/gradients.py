@@ -104,22 +104,46 @@ class Gradients:
     def trace(self, feeds: Mapping[str, Array]) -> Trace:
         """What a run on these inputs showed (kept for the next time).
 
-        It is a run of the network with the operators that stand in the way of gradients rewritten.
+        It is a run of the network with the operators that stand in the way of gradients rewritten,
+        one type of them after the other; one that cannot be run in simpler terms stays as it is.
         """
         key = signature(feeds)
-        model = self._model.clone()
+        if key in self._traces:
+            return self._traces[key]
+        trace = self._run(self._model.clone(), feeds)
         rewritten: dict[str, dict[str, None]] = {}
-        while key not in self._traces:
-            trace = run_trace(model, self._base, feeds, runtime=self._runtime)
+        stay: set[str] = set()
+        while True:
             passes = self._reverse_pass(trace, "gradient", feeds)
-            done = lower(trace, passes.obstacles)
+            kind = next((n.op_type for n in passes.obstacles if n.op_type not in stay), None)
+            if kind is None:
+                break
+            trace, done = self._lowered(trace, passes, kind, feeds)
+            if not done:
+                stay.add(kind)
             for node, how in done.items():
                 for name in sorted(passes.obstacles[node]):
                     rewritten.setdefault(name, {})[how] = None
-            if not done:
-                self._traces[key], self._blocked[key] = trace, passes.blocked
-                self._rewritten[key] = rewritten
-        return self._traces[key]
+        self._traces[key], self._blocked[key] = trace, passes.blocked
+        self._rewritten[key] = rewritten
+        return trace
+
+    def _run(self, model: ir.Model, feeds: Mapping[str, Array]) -> Trace:
+        return run_trace(model, self._base, feeds, runtime=self._runtime)
+
+    def _lowered(
+        self, trace: Trace, passes: ReversePass, kind: str, feeds: Mapping[str, Array]
+    ) -> tuple[Trace, Mapping[ir.Node, str]]:
+        """Without obstacles of a type, and what was done to each; as it was if it cannot run."""
+        before = trace.model.clone()
+        done = lower(trace, [node for node in passes.obstacles if node.op_type == kind])
+        if not done:
+            return trace, {}
+        try:
+            return self._run(trace.model, feeds), done
+        except ModelError as error:
+            log.warning("%s stays as it is: rewritten, the network does not run: %s", kind, error)
+            return self._run(before, feeds), {}
 
     def forward(self, mode: Mode, feeds: Mapping[str, Array]) -> Forward:
         """Run the network once, keeping what the reverse pass of this mode needs.

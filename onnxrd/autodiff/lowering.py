@@ -1,7 +1,7 @@
 """Do without operators that have no derivative: what they do, said with simpler ones.
 
-For an operator that stands in the way of gradients there is first the body that the ONNX standard
-gives it as a function, then our own decomposition; If, Loop and Scan are unrolled. All are written
+For an operator that stands in the way of gradients there is first our own decomposition, then the
+body that the ONNX standard gives it as a function; If, Loop and Scan are unrolled. All are written
 into the network, for the shapes of one trace, so that its own forward pass runs them.
 """
 
@@ -32,13 +32,13 @@ def lower(trace: Trace, obstacles: Iterable[ir.Node]) -> dict[ir.Node, str]:
     Returns: those that were rewritten, and how: "function body of Gelu", say.
     """
     kinds = {node: node.op_type for node in obstacles}
-    bodies = {node: body for node in kinds if (body := _function_body(trace, node))}
-    how = dict.fromkeys(bodies, "function body")
+    how: dict[ir.Node, str] = {}
+    bodies: dict[ir.Node, ir.Function] = {}
     for node in kinds:
-        if node in bodies:
-            continue
         if _decompose(trace, node):
             how[node] = "decomposition"
+        elif body := _function_body(trace, node):
+            how[node], bodies[node] = "function body", body
         elif unroll(trace, node):
             how[node] = "unrolling"
     _inline(trace.model, bodies)

@@ -106,6 +106,8 @@ class _Writer:
         nodes, outputs = list(copy), [given.get(value, value) for value in copy.outputs]
         copy.outputs.clear()
         copy.remove(nodes)
+        for inner in nodes:
+            inner.name = None  # the next copy has the same
         for value in (v for inner in nodes for v in inner.outputs if v.name):
             value.name = f"{self._prefix}{self._copies}/{value.name}"
         self._copies += 1

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxrd.autodiff.engine import NotBatchableError
 from onnxrd.autodiff.gradients import Gradients, batched_squares, reference_squares
+from onnxrd.autodiff.registry import DECOMPOSITIONS
 from onnxrd.graph.session import Runtime
 from tests.autodiff.cases.case import ints, normal
 
@@ -193,6 +194,37 @@ def test_of_equal_maxima_the_first_counts(stride, pad):
         expected[n, c, i * stride + di, j * stride + dj] += seed[n, c, i, j]
     inside = expected[:, :, pad : pad + 6, pad : pad + 6]
     np.testing.assert_allclose(found["t"], inside, atol=1e-5)
+
+
+@pytest.mark.parametrize("p", [1, 2])
+def test_vectors_of_zeros_that_are_normalised_give_nothing(p):
+    x = np.stack([np.zeros(4, np.float32), normal(4)])
+    nodes = [node("Add", ["x", "t"], ["s"]), node("LpNormalization", ["s"], ["y"], p=p)]
+    found, _ = gradients_of(network(nodes, {"t": np.zeros_like(x)}, {"x": x}), {"x": x}, ["t"])
+    assert not found["t"][0].any()
+    assert np.isfinite(found["t"]).all() and found["t"][1].any()
+
+
+def test_an_operator_that_does_not_run_once_it_is_rewritten_stays(monkeypatch):
+    def wrong(b, old):
+        return [b.reshape(old.inputs[0], (7, 7))]
+
+    monkeypatch.setitem(DECOMPOSITIONS, ("com.microsoft", "FastGelu"), wrong)
+    nodes = [
+        node("MatMul", ["x", "w"], ["h"]),
+        node("FastGelu", ["h", "d"], ["a"], domain="com.microsoft"),
+        node("MatMul", ["a", "v"], ["b"]),
+        node("BiasGelu", ["b", "c"], ["y"], domain="com.microsoft"),
+    ]
+    constants = {"w": normal(4, 5), "d": normal(5), "v": normal(5, 3), "c": normal(3)}
+    feeds = {"x": normal(2, 4)}
+    model = network(nodes, constants, feeds)
+    gradients = Gradients(model, Path(), ["y"], [*constants], runtime=Runtime(threads=1))
+    blocked = gradients.blocked(feeds)
+    assert set(blocked) == {"w", "d"} and "FastGelu" in blocked["w"]
+    assert {"c", "v"} <= set(gradients.rewritten(feeds))
+    found, _ = gradients_of(model, feeds, ["v", "c"])
+    assert found["v"].any() and found["c"].any()
 
 
 def test_token_types_made_of_zeros_for_every_sample():

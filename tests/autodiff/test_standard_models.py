@@ -33,7 +33,6 @@ SETTINGS = {"Dropout": {1}, "OneHot": {0, 1}, "Resize": {1, 2}, "Upsample": {1}}
 ALLOWED = {
     "BatchNormalization": "training mode",
     "Dropout": "training mode",
-    "AffineGrid": "subgraph",
     "Range": "subgraph",
     "LinearAttention": "Scan",
     "Resize": "aspect ratio",
@@ -76,9 +75,10 @@ class Model:
     def __init__(self, case):
         (self.node,) = case.model.graph.node
         names = [i.name for i in case.model.graph.input]
-        self.feeds = {n: np.asarray(x) for n, x in zip(names, case.data_sets[0][0])}
-        if any(x.dtype.kind not in "fiub" for x in self.feeds.values()):
+        given = case.data_sets[0][0]
+        if any(isinstance(x, list) or np.asarray(x).dtype.kind not in "fiub" for x in given):
             raise ModelError("an input that is no tensor of numbers")
+        self.feeds = {n: np.asarray(x) for n, x in zip(names, given)}
         slots = [n for k, n in enumerate(self.node.input) if k not in self._settings()]
         self.targets = [n for n in dict.fromkeys(slots) if is_real(self.feeds.get(n))]
         self.session = Session(ir.from_proto(case.model), level="disable", runtime=ONE)
@@ -108,6 +108,8 @@ class Model:
                 outputs = self.session.run(self.feeds | {name: np.asarray(moved, x.dtype)})
             except ModelError:  # as for a fraction of a length
                 return None
+            if any(outputs[n].shape != s.shape for n, s in seeds.items()):  # a length itself
+                return None
             losses.append(sum((s * outputs[n].astype(np.float64)).sum() for n, s in seeds.items()))
         return np.diff(losses) if np.isfinite(losses).all() else None
 
@@ -117,6 +119,9 @@ def is_real(array):
         isinstance(array, np.ndarray) and array.dtype in (np.float32, np.float64) and array.size > 0
     )
 
+
+JUMPS = {"test_l2normalization_axis_0": "a vector of zeros"}
+"""Case → why no difference says anything of it."""
 
 STEP = 2e-3
 
@@ -132,7 +137,7 @@ def check(case):
         return False
     rng, compared = np.random.default_rng(0), False
     seeds = {name: rng.standard_normal(model.base[name].shape) for name in model.outputs}
-    if not seeds or not model.targets:
+    if not seeds or not model.targets or case.name in JUMPS:
         return False
     found, reason = model.gradients(seeds)
     if reason:
@@ -140,14 +145,20 @@ def check(case):
         return False
     noise = 3e-6 * (1 + sum(np.abs(seeds[n] * model.base[n]).sum() for n in model.outputs))
     for name in model.targets:
+        at = np.nan_to_num(model.feeds[name], posinf=0, neginf=0)
+        rounding = np.finfo(at.dtype).eps * np.abs(at)
         tolerance = 1e-2 * STEP * (np.linalg.norm(found[name]) + 1e-3) + noise
+        tolerance += float(np.abs(found[name] * rounding).sum())
         for _ in range(3):
             direction = STEP * rng.choice([-1.0, 1.0], model.feeds[name].shape)
             differences = model.differences(seeds, name, direction)
-            if differences is None or abs(differences[0] - differences[1]) > 2 * tolerance:
+            if differences is None or not np.isfinite(tolerance):  # as of Acosh at 1
+                continue
+            bend = abs(differences[0] - differences[1])
+            if bend > tolerance:
                 continue
             expected = 2 * float((found[name] * direction).sum())
-            assert abs(sum(differences) - expected) <= tolerance, name
+            assert abs(sum(differences) - expected) <= tolerance + bend, name
             compared = True
     return compared
 

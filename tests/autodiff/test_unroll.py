@@ -32,8 +32,8 @@ def graph(name, nodes, inputs=(), outputs=(), **arrays):
 def step(state, fed, *, extra=()):
     """Tanh(state·R + fed·w), where R is the body's own and w from outside."""
     return [
-        node("MatMul", [state, "R"], ["kept"]),
-        node("MatMul", [fed, "w"], ["new"]),
+        node("MatMul", [state, "R"], ["kept"], name="keep"),  # names: some exporters give them
+        node("MatMul", [fed, "w"], ["new"], name="feed"),
         node("Add", ["kept", "new"], ["sum"]),
         node("Tanh", ["sum"], ["after"]),
         *extra,

@@ -1,5 +1,5 @@
 """Operators in terms of simpler ones; importing this package fills the registry."""
 
-from onnxrd.autodiff.decompositions import attention, embedding, fused, rotary
+from onnxrd.autodiff.decompositions import affine_grid, attention, embedding, fused, rotary
 
-__all__ = ["attention", "embedding", "fused", "rotary"]
+__all__ = ["affine_grid", "attention", "embedding", "fused", "rotary"]

@@ -20,10 +20,10 @@ def _div(t: Tape, node: ir.Node, slot: int, dy: Term) -> Term:
 
 
 def _pow(t: Tape, node: ir.Node, slot: int, dy: Term) -> Term:
-    """y = x^p: dx = p x^(p-1), dp = y ln x; the usual exponents without Pow."""
+    """y = x^p: dx = p x^(p-1), dp = y ln x, 0 where x is; the usual exponents without Pow."""
     x = _input(t, node, 0)
     if slot == 1:
-        return dy * _output(t, node) * x.op("Log")
+        return dy * _output(t, node) * (x + x.equals(0.0)).op("Log")
     constant = t.constant(node.inputs[1])
     exponent = float(constant.reshape(())) if constant is not None and constant.size == 1 else None
     if exponent in (1.0, 2.0):

@@ -184,7 +184,10 @@ def _mean_variance(
 def _lp(
     t: Tape, node: ir.Node, dys: Sequence[ir.Value | None], wanted: frozenset[int]
 ) -> Cotangents:
-    """y = x/‖x‖: dx = (dy − s Σ dy y) / ‖x‖, s being y, or the sign of x for the 1-norm."""
+    """y = x/‖x‖: dx = (dy − s Σ dy y) / ‖x‖, s being y, or the sign of x for the 1-norm.
+
+    Nothing where all entries are zero: y is, too.
+    """
     (dy,), value = dys, node.inputs[0]
     assert dy is not None and value is not None
     x, y = Term(t, t.primal(value)), Term(t, t.primal(node.outputs[0]))
@@ -193,7 +196,8 @@ def _lp(
         norm, s = x.op("Abs").sum(axes), x.op("Sign")
     else:
         norm, s = (x * x).sum(axes).op("Sqrt"), y
-    return {0: ((g - s * (g * y).sum(axes)) / norm).value}
+    zero = norm.equals(0.0)
+    return {0: ((g - s * (g * y).sum(axes)) * (1 - zero) / (norm + zero)).value}
 
 
 @reverse("LRN")

@@ -24,6 +24,7 @@ CASES += [
     Case("Pow", (X + 3, floats(2))),
     Case("Pow", (X + 3, _ROW)),
     Case("Pow", (X, ints(4))),
+    Case("Pow", (floats(0, 1, 2), floats(1.5, 2.5, 0.5)), slots=(1,)),
     Case("PRelu", (X, spaced(4, 1, low=0.1, high=0.9)), weights=(1,)),
     Case("PRelu", (X, spaced(1, low=0.1, high=0.9)), weights=(1,), opset=7),
     Case("PRelu", (X, spaced(4, 5, low=0.1, high=0.9)), weights=(1,), opset=9),

@@ -1,8 +1,11 @@
-"""Resampling: every way of asking for a size, of placing the samples, and of interpolating."""
+"""Resampling: every way of asking for a size, of placing the samples, and of interpolating.
+
+And the grids that say where to sample.
+"""
 
 import numpy as np
 
-from tests.autodiff.cases.case import Case, floats, ints, spaced
+from tests.autodiff.cases.case import Case, floats, ints, normal, spaced
 
 _X, _LINE = spaced(2, 3, 4, 6), spaced(2, 3, 5)
 _UP, _DOWN, _ODD = floats(1, 1, 2, 2), floats(1, 1, 0.5, 0.5), floats(1, 1, 1.6, 0.7)
@@ -25,6 +28,16 @@ _PLACES = (
 )
 
 CASES = [
+    *(
+        Case(
+            "AffineGrid",
+            (normal(2, len(size), len(size) + 1), ints(2, 1, *size)),
+            {"align_corners": c},
+            20,
+        )
+        for size in ((3, 4), (2, 1, 3))
+        for c in (0, 1)
+    ),
     *(
         _resize(_X, scales, mode=mode, coordinate_transformation_mode=place, opset=19)
         for mode in ("nearest", "linear", "cubic")
