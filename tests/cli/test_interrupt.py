@@ -73,7 +73,7 @@ def test_an_interruption_at_any_time(command, delay, folder):
     found = interrupted(command, folder, delay)
     if found == STOPPED:
         assert left(folder) == before
-    else:  # it was quicker
-        assert found[0] == 0 and found[1]
+    else:  # it was quicker; the signal may have met it on its way out
+        assert found[0] in (0, -signal.SIGINT) and found[1]
         assert set(left(folder)) > set(before)
         assert not any(folder.rglob(".*"))
