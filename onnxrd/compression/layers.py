@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from onnxrd.compression.network import Layer, Network
 from onnxrd.compression.quantization import Method, Quantization
+from onnxrd.encodings import ENTROPY_OPSET
 from onnxrd.graph.weights import Weight
 from onnxrd.importance.moments import Moments
 from onnxrd.quantizers import Codebook, Quantized, Stacked, Trellis
@@ -28,9 +29,6 @@ from onnxrd.quantizers.viterbi import COARSER, round_to_trellis
 
 Array = NDArray[Any]
 
-OPSET = 11
-"""That decoding a trellis takes."""
-
 LEAST = 4096
 """Weights from which on one that is no layer is put on a trellis."""
 
@@ -38,7 +36,7 @@ LEAST = 4096
 def quantize_loose(network: Network, weight: Weight, method: Method, done: Quantization) -> None:
     """Quantize a weight that is no layer's matrix; adds to what is done."""
     array, sets, steps = weight.array(), network.row_sets.get(weight.name), done.steps
-    trellis = method.trellis and network.model.opset >= OPSET
+    trellis = method.trellis and network.model.opset >= ENTROPY_OPSET
     done.weights[weight.name] = (
         _rounded(array, steps[weight.name], trellis=trellis)
         if sets is None
@@ -103,7 +101,7 @@ def _on_trellis(
     form, weight = layer.form, layer.weight
     groups, rows, _ = form.index.shape
     turned = _turned(layer)
-    if turned is None or groups * rows < ROWS or network.model.opset < OPSET:
+    if turned is None or groups * rows < ROWS or network.model.opset < ENTROPY_OPSET:
         return None
     step *= COARSER
     if float(np.abs(target).max()) > FINEST * step:

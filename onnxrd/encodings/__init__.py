@@ -29,6 +29,7 @@ How::
 """
 
 from onnxrd.encodings.encoding import Encoding
+from onnxrd.encodings.entropy import OPSET as ENTROPY_OPSET
 from onnxrd.encodings.entropy import entropy_coded, estimated_nbytes, spacing
 from onnxrd.encodings.fragment import DOMAIN, Fragment, load_nbytes, together_nbytes
 from onnxrd.encodings.half import half, worth_halving
@@ -46,6 +47,7 @@ from onnxrd.encodings.writing import FileSize, drop_repetitions, write
 __all__ = [
     "DOMAIN",
     "ENCODINGS",
+    "ENTROPY_OPSET",
     "Constants",
     "Encoding",
     "FileSize",

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxrd.allocation.ladder import ladder, slope_for_bits
 from onnxrd.allocation.search import search
+from onnxrd.encodings import ENTROPY_OPSET
 from onnxrd.encodings.entropy.estimate import entropy
 from onnxrd.errors import SettingError
 from onnxrd.graph.weights import Weight
@@ -21,10 +22,6 @@ WITHIN, TOLERABLE = 0.003, 0.05
 
 COARSER = (1.0, 1.6, 2.5, 4.0, 6.3)
 """What to try in turn, see `on_grid`."""
-
-
-OPSET = 11
-"""That decoding a trellis takes."""
 
 
 class Method(Protocol):
@@ -64,8 +61,11 @@ class Grids:
         if h.quartic:
             raise SettingError("gradient+hessian is an objective for codebooks: leave out --bits.")
         opset = _opset(weights[0])
-        if self.trellis and opset < OPSET:
-            raise SettingError(f"a trellis takes opset {OPSET} to decode, the model has {opset}.")
+        if self.trellis and opset < ENTROPY_OPSET:
+            raise SettingError(
+                f"a trellis takes opset {ENTROPY_OPSET} to decode, the model has {opset}. Convert "
+                "it first, by onnx.version_converter.convert_version(model, 17), say."
+            )
         method: Method = on_trellis if self.trellis else on_grid
         slope, coarser = _slope(weights, h, self.bits, method)
         for weight in weights:

@@ -142,6 +142,12 @@ def prepare(
             "no calibration data: all weights are taken to be alike (plain magnitude), and the "
             "damage is NOT measured. Give --data."
         )
+    if model.opset < encodings.ENTROPY_OPSET:
+        warnings.append(
+            f"the model is of opset {model.opset}: below {encodings.ENTROPY_OPSET} weights cannot "
+            "be entropy-coded, and files are up to three times as large. Convert it first, by "
+            "onnx.version_converter.convert_version(model, 17), say."
+        )
     if h.fallbacks:
         warnings.append(
             f"{len(h.fallbacks)} weights have no derivative, finite differences stand in for it, "

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, version_converter
 
 import onnxrd
 from onnxrd.errors import ImportanceError, SettingError
@@ -153,6 +153,16 @@ def test_old_models_list_their_initializers_as_inputs(tmp_path, calib):
     assert result.ratio > 4
     x = np.load(calib)["x"]
     assert outputs_of(result.path, {"x": x})[0].shape == (40, 5)
+
+
+def test_old_models_are_told_what_a_newer_opset_is_worth(tmp_path, calib):
+    path = networks.mlp(tmp_path / "m.onnx", opset=9, ir_version=4, sizes=(12, 300, 300, 5))
+    old = onnxrd.quantize(path, tmp_path / "old.onnx", data=calib, bits=1)
+    assert any("convert_version(model, 17)" in warning for warning in old.warnings)
+    onnx.save(version_converter.convert_version(onnx.load(path), 17), path)
+    new = onnxrd.quantize(path, tmp_path / "new.onnx", data=calib, bits=1)
+    assert not any("convert" in warning for warning in new.warnings)
+    assert new.nbytes[1] < 0.7 * old.nbytes[1]
 
 
 @pytest.mark.parametrize("number", ["float16", "float64"])

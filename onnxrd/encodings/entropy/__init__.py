@@ -15,13 +15,14 @@ from onnxrd.encodings.entropy.estimate import estimated_nbytes
 from onnxrd.encodings.entropy.grid import spacing
 from onnxrd.encodings.entropy.grouping import encode, entropy_coded
 from onnxrd.encodings.entropy.several import in_turns
-from onnxrd.encodings.entropy.stream import NAME, Book, accepts
+from onnxrd.encodings.entropy.stream import NAME, OPSET, Book, accepts
 
 ENTROPY = Encoding(NAME, accepts, encode)
 """A stream for a single weight."""
 
 __all__ = [
     "ENTROPY",
+    "OPSET",
     "Book",
     "accepts",
     "entropy_coded",

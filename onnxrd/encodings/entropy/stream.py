@@ -26,6 +26,9 @@ from onnxrd.quantizers.trellis import PERIOD
 
 NAME = "entropy"
 
+OPSET = 11
+"""Since when there are the operators that decode."""
+
 RUNS = (1, 2, 3, 4, 5, 6, 8, 12, LONGEST_RUN)
 """How many codes a symbol may stand for."""
 
@@ -37,8 +40,8 @@ Book = Codebook | VectorCodebook | Trellis
 
 
 def accepts(quantized: Quantized, slot: Slot) -> bool:
-    """Whether a weight can be in a stream: it has codes, and the opset is 11 or later."""
-    if not isinstance(quantized, Book) or slot.opset < 11 or 0 in quantized.shape:
+    """Whether a weight can be in a stream: it has codes, and the opset is `OPSET` or later."""
+    if not isinstance(quantized, Book) or slot.opset < OPSET or 0 in quantized.shape:
         return False
     if isinstance(quantized, Trellis):
         return bool(np.abs(quantized.codes).max() < 128)
