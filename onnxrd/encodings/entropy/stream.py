@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.encodings.entropy import lanes
+from onnxrd.encodings.entropy.automaton import STEPS
 from onnxrd.encodings.entropy.code import Code, Coded, huffman_code
 from onnxrd.encodings.entropy.estimate import LONGEST_RUN
 from onnxrd.encodings.entropy.grid import zero_code
 from onnxrd.encodings.entropy.numerals import Numerals, numeral_code
-from onnxrd.encodings.entropy.symbols import MOST, Symbols, symbols
+from onnxrd.encodings.entropy.symbols import MOST, symbols
 from onnxrd.encodings.fragment import Array
 from onnxrd.encodings.slot import Slot
 from onnxrd.quantizers import (
@@ -123,27 +124,39 @@ def stream_of(
     if found is None:
         return None
     code = (numeral_code(found.counts) if numerals else None) or huffman_code(found.counts)
-    return Stream(books, [slots[name] for name in books], found, code)
+    return Stream(books, [slots[name] for name in books], found.runs, found.counts, code)
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """Codes of weights, their symbols (forgotten once priced), and the code of these."""
+    """Codes of weights, what their symbols are, and the code of these.
+
+    The symbols of the codes are made anew where they are needed: all streams of a large network
+    would take gigabytes.
+
+    Attributes:
+        books: name of the weight → its codes and levels.
+        slots: the weights' places.
+        runs: [A, d], the codes that each symbol stands for.
+        counts: [A], how often each symbol occurs.
+        code: of the symbols.
+    """
 
     books: Mapping[str, Book]
     slots: Sequence[Slot]
-    symbols: Symbols
+    runs: NDArray[np.int64]
+    counts: NDArray[np.int64]
     code: Code | Numerals
 
     @property
     def nbytes(self) -> float:
         """About how many bytes it takes, without what every stream takes; `fragments` knows."""
-        return self.code.bits(self.symbols.counts) / 8 + self.code.nbytes + self.table.nbytes
+        return self.code.bits(self.counts) / 8 + self.code.nbytes + self.table.nbytes
 
     @property
     def run(self) -> int:
         """d, how many codes a symbol stands for."""
-        return int(self.symbols.runs.shape[1])
+        return int(self.runs.shape[1])
 
     @property
     def apart(self) -> int:
@@ -153,7 +166,7 @@ class Stream:
     @cached_property
     def table(self) -> Array:
         """[A + 1, d], the codes of the symbols in the code's order, behind a row of zeros."""
-        runs = self.symbols.runs[self.code.order]
+        runs = self.runs[self.code.order]
         small = runs.min() >= -128 and runs.max() < 128
         return np.pad(runs, ((1, 0), (0, 0))).astype(np.int8 if small else np.int16)
 
@@ -163,28 +176,39 @@ class Stream:
         return [_stored(book) for book in self.books.values()]
 
     def lanes(self, steps: int) -> tuple[int, int]:
-        """How many lanes of so many bytes there are, and symbols with spare ones at the end."""
-        if steps not in self._found:
-            starts = lanes.cuts(self._coded, 8 * steps)
-            spare = lanes.spare_words(self._coded, int(starts[-2]), steps)
-            self._found[steps] = len(starts) - 1, len(self.symbols.ids) + spare
-        return self._found[steps]
+        """How many lanes of so many bytes there are, and symbols with spare ones at the end.
+
+        Args:
+            steps: a key of `automaton.STEPS`.
+        """
+        return self._layout[0][steps]
+
+    @property
+    def portions(self) -> list[int]:
+        """Bytes of the code words of each weight; those of a symbol that two share, by halves."""
+        return self._layout[1]
 
     def pack(self, steps: int) -> Callable[[], Array]:
         """What makes the lanes [lanes, steps], without the stream's symbols in memory till then."""
-        books, run, code = self.books, self.run, self.code
+        return lambda: lanes.packed(self._coded(), steps)
 
-        def pack() -> Array:
-            found = symbols(_Codes(books), run)
-            assert found is not None
-            return lanes.packed(code.coded(found.ids), steps)
-
-        return pack
+    def _coded(self) -> Coded:
+        found = symbols(_Codes(self.books), self.run)
+        assert found is not None
+        return self.code.coded(found.ids)
 
     @cached_property
-    def portions(self) -> list[int]:
-        """Bytes of the code words of each weight; those of a symbol that two share, by halves."""
-        run, lengths, position = self.run, self._coded.lengths, 0
+    def _layout(self) -> tuple[dict[int, tuple[int, int]], list[int]]:
+        """Lanes of each length, and portions."""
+        coded, found = self._coded(), {}
+        for steps in STEPS:
+            starts = lanes.cuts(coded, 8 * steps)
+            spare = lanes.spare_words(coded, int(starts[-2]), steps)
+            found[steps] = len(starts) - 1, int(starts[-1]) + spare
+        return found, self._portions(coded.lengths)
+
+    def _portions(self, lengths: NDArray[np.uint8]) -> list[int]:
+        run, position = self.run, 0
         reached, before = 0.0, 0.0
         portions = []
         for end in np.cumsum(self.sizes):
@@ -195,11 +219,3 @@ class Stream:
             portions.append(math.ceil((here - before) / 8))
             before = here
         return portions
-
-    @cached_property
-    def _coded(self) -> Coded:
-        return self.code.coded(self.symbols.ids)
-
-    @cached_property
-    def _found(self) -> dict[int, tuple[int, int]]:
-        return {}
