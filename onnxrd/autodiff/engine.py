@@ -140,7 +140,7 @@ class _Sweep:
             gradient = self._cotangent(target)
             if gradient is None:
                 shape = self.tape.shape(target)
-                width = shape[self._axes[str(target.name)]] if self.mode == "second moment" else 0
+                width = shape[self._axis(target)] if self.mode == "second moment" else 0
                 gradient = self.tape.zeros((width, width) if width else shape)
             elif self.mode == "squares" and target in self._shared:
                 gradient = self._squared(target, gradient)
@@ -250,10 +250,14 @@ class _Sweep:
 
     def _second_moment(self, value: ir.Value, gradient: ir.Value) -> ir.Value:
         """Σ g gᵀ along the target's axis."""
-        shape, axis = self.tape.shape(value), self._axes[str(value.name)] % self.tape.rank(value)
+        shape, axis = self.tape.shape(value), self._axis(value)
         last = [*(i for i in range(len(shape)) if i != axis), axis]
         rows = self.tape.reshape(self.tape.transpose(gradient, last), (-1, shape[axis]))
         return self.tape.op("Gemm", rows, rows, transA=1)
+
+    def _axis(self, target: ir.Value) -> int:
+        """That of its second moment; the only one of a vector."""
+        return self._axes[str(target.name)] % self.tape.rank(target)
 
     def _weights_and_moved_weights(self) -> set[ir.Value]:
         """Initializers, and what others become that only have their entries moved."""

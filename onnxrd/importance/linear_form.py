@@ -33,7 +33,7 @@ class LinearForm:
         columns: picks inputs from an array of that value.
         bias: name of the constant [G·R] that is added to the layer's output, "" if there is none.
         output: name of the layer's output, "" if the rows do not lie along one of its axes.
-        axis: of the output, of length G·R.
+        axis: of the output, of length G·R; the only one where the output is a vector.
     """
 
     index: Indices
@@ -57,7 +57,7 @@ class LinearForm:
 def linear_form(weight: Weight) -> LinearForm | None:
     """The linear form of a weight; None where its use has none.
 
-    A weight that several operators use has none either.
+    A weight that several operators use has none either, nor one that multiplies a constant.
     """
     if len(weight.uses) != 1:
         return None
@@ -66,7 +66,8 @@ def linear_form(weight: Weight) -> LinearForm | None:
     build = _FORMS.get((use.node.op_type, use.slot))
     if moved is None or build is None or use.node.domain not in ("", "ai.onnx"):
         return None
-    return build(use, moved)
+    tapped = use.node.inputs[1 - use.slot]
+    return build(use, moved) if tapped is not None and tapped.const_value is None else None
 
 
 def _moved_index(weight: Weight, use: Use) -> Indices | None:
@@ -103,7 +104,16 @@ def _constant(node: ir.Node, slot: int) -> str:
 
 
 def _own(value: ir.Value) -> bool:
-    return value.const_value is not None and value.is_initializer() and len(value.uses()) == 1
+    once = len(value.uses()) == 1 and not value.is_graph_output()
+    return once and value.const_value is not None and value.is_initializer()
+
+
+def _bias(value: ir.Value | None, rows: int) -> str:
+    """The name of a constant of one node alone that holds one number for each row."""
+    if value is None or not _own(value) or value.const_value is None:
+        return ""
+    shape = value.const_value.shape.numpy()
+    return str(value.name) if shape[-1:] == (rows,) and value.const_value.size == rows else ""
 
 
 def _convolution(use: Use, index: Indices) -> LinearForm:
@@ -194,25 +204,20 @@ def _gemm(use: Use, index: Indices) -> LinearForm:
     def columns(x: Array, rng: np.random.Generator, most: int) -> Array:
         return _rows_of(x.T if other == right else x, rng, most)
 
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    fits = right and bias is not None and _own(bias)
-    fits = fits and bias.const_value.size == len(matrix) and _beta(node) == 1  # type: ignore[union-attr]
+    added = right and len(node.inputs) > 2 and _factor(node, "alpha") == _factor(node, "beta")
     return LinearForm(
         matrix[None],
         _name(node, 1 - use.slot),
         columns,
-        _constant(node, 2) if fits else "",
+        _bias(node.inputs[2], len(matrix)) if added else "",
         output=_output(node),
         axis=1 if right else 0,
     )
 
 
-def _beta(node: ir.Node) -> float:
-    product = 1.0
-    for name in ("alpha", "beta"):
-        attribute = node.attributes.get(name)
-        product *= 1.0 if attribute is None else attribute.as_float()
-    return product
+def _factor(node: ir.Node, name: str) -> float:
+    attribute = node.attributes.get(name)
+    return 1.0 if attribute is None else attribute.as_float()
 
 
 def _matmul(use: Use, index: Indices) -> LinearForm | None:
@@ -221,7 +226,7 @@ def _matmul(use: Use, index: Indices) -> LinearForm | None:
     right = use.slot == 1
 
     def columns(x: Array, rng: np.random.Generator, most: int) -> Array:
-        return _rows_of(x if right else np.swapaxes(x, -1, -2), rng, most)
+        return _rows_of(x if right or x.ndim == 1 else np.swapaxes(x, -1, -2), rng, most)
 
     matrix = index.T if right else index
     bias = _added(use.node.outputs[0], len(matrix)) if right else ""
@@ -241,16 +246,7 @@ def _added(output: ir.Value, rows: int) -> str:
     if len(uses) != 1 or uses[0].node.op_type != "Add" or output.is_graph_output():
         return ""
     node = uses[0].node
-    value = node.inputs[1 - uses[0].idx]
-    tensor = None if value is None else value.const_value
-    fits = (
-        value is not None
-        and _own(value)
-        and tensor is not None
-        and tensor.shape.numpy()[-1:] == (rows,)
-        and tensor.size == rows
-    )
-    return str(value.name) if fits and value is not None else ""
+    return _bias(node.inputs[1 - uses[0].idx], rows)
 
 
 def _recurrent(use: Use, index: Indices) -> LinearForm:

@@ -43,6 +43,12 @@ CASES = {
         {"w": normal(16, 70)},
         [3, 70, 5],
     ),
+    "MatMul of a vector": ([node("MatMul", ["x", "w"], ["y"])], {"w": normal(70, 16)}, [70]),
+    "MatMul of a vector from the left": (
+        [node("MatMul", ["w", "x"], ["y"])],
+        {"w": normal(16, 70)},
+        [70],
+    ),
     "MatMul behind Transpose": (
         [node("Transpose", ["w"], ["t"]), node("MatMul", ["x", "t"], ["y"])],
         {"w": normal(16, 70)},
@@ -71,7 +77,8 @@ def test_products_at_all_positions_are_the_outputs(case, tmp_path):
     products = np.einsum("grk,gpk->pgr", matrices, inputs).reshape(inputs.shape[1], -1)
     if form.bias:
         products = products + weights["b"]
-    expected = np.moveaxis(output(path, x), form.axis, -1)
+    expected = output(path, x)
+    expected = np.moveaxis(expected, max(form.axis, -expected.ndim), -1)
     rows = expected.reshape(-1, expected.shape[-1])
     np.testing.assert_allclose(products, rows, rtol=1e-4, atol=1e-5)
     made = {name for one in onnx.load(path).graph.node for name in one.output}
@@ -90,3 +97,57 @@ def test_a_weight_of_two_uses_has_none(tmp_path):
     model = onnxrd.load_model(path)
     (weight,) = find_weights(model, model.prepared())
     assert linear_form(weight) is None
+
+
+@pytest.mark.parametrize(
+    ("op", "constant", "weight"),
+    [
+        ("MatMul", normal(4, 40), normal(40, 16)),
+        ("Gemm", normal(1, 40), normal(40, 16)),
+        ("Conv", normal(1, 4, 6, 6), normal(8, 4, 3, 3)),
+    ],
+)
+def test_a_weight_that_multiplies_a_constant_has_none(op, constant, weight, tmp_path):
+    nodes = [node(op, ["c", "w"], ["m"]), node("ReduceSum", ["m"], ["s"])]
+    nodes.append(node("Mul", ["x", "s"], ["y"]))
+    arrays = {"c": constant, "w": weight}
+    outputs = {"y": [None] * weight.ndim}
+    path = networks.save(tmp_path / "m.onnx", nodes, arrays, {"x": [5]}, outputs)
+    model = onnxrd.load_model(path)
+    weights = find_weights(model, model.prepared())
+    assert {weight.name for weight in weights} >= {"w"}
+    assert all(linear_form(weight) is None for weight in weights if not weight.skip)
+
+
+@pytest.mark.parametrize(
+    ("shape", "factors", "fits"),
+    [
+        ([16], {}, True),
+        ([1, 16], {"alpha": 2.0, "beta": 2.0}, True),
+        ([16], {"alpha": 4.0, "beta": 0.25}, False),
+        ([16], {"beta": 2.0}, False),
+        ([16, 1], {}, False),
+    ],
+)
+def test_a_constant_that_gemm_adds_as_often_as_the_product_to_each_column_is_a_bias(
+    shape, factors, fits, tmp_path
+):
+    nodes = [node("Gemm", ["x", "w", "b"], ["y"], **factors)]
+    weights = {"w": normal(70, 16), "b": normal(*shape)}
+    assert bias(tmp_path / "m.onnx", nodes, weights, {"y": [16, 16]}) == ("b" if fits else "")
+
+
+@pytest.mark.parametrize("op", ["Gemm", "Add"])
+def test_a_bias_that_is_an_output_stays(op, tmp_path):
+    nodes = [node("Gemm", ["x", "w", "b"], ["y"])]
+    if op == "Add":
+        nodes = [node("MatMul", ["x", "w"], ["m"]), node("Add", ["m", "b"], ["y"])]
+    weights = {"w": normal(70, 16), "b": normal(16)}
+    for outputs, found in (({"y": [16, 16]}, "b"), ({"y": [16, 16], "b": [16]}, "")):
+        assert bias(tmp_path / "m.onnx", nodes, weights, outputs) == found
+
+
+def bias(path, nodes, weights, outputs):
+    model = onnxrd.load_model(networks.save(path, nodes, weights, {"x": [16, 70]}, outputs))
+    (weight,) = [w for w in find_weights(model, model.prepared()) if w.name == "w"]
+    return linear_form(weight).bias

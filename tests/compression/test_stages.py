@@ -3,6 +3,7 @@
 import numpy as np
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto
 
 import onnxrd
 from onnxrd.calibration import load as load_data
@@ -62,6 +63,52 @@ def test_biases_keep_the_bits_that_are_worth_it(network):
     after = np.concatenate([found[1][1][name] for name in biases])
     spare = np.frexp(after)[0] * 2**8  # of the eleven bits of half precision
     assert np.mean(spare == np.rint(spare)) > 0.9
+
+
+def test_directions_of_layers_that_multiply_a_vector_from_the_left(tmp_path):
+    nodes = [
+        networks.node("MatMul", ["w", "x"], ["h"]),
+        networks.node("Relu", ["h"], ["r"]),
+        networks.node("MatMul", ["v", "r"], ["y"]),
+        networks.node("MatMul", ["u", "r"], ["d"]),
+        networks.node("ArgMax", ["d"], ["best"], axis=0),
+    ]
+    weights = {"w": networks.normal(24, 12), "v": networks.normal(6, 24)}
+    weights["u"] = networks.normal(6, 24, seed=1)
+    outputs = {"y": [6], "best": (TensorProto.INT64, [1])}
+    path = networks.save(tmp_path / "m.onnx", nodes, weights, {"x": [12]}, outputs)
+    model = onnxrd.load_model(path)
+    prepared = model.prepared()
+    calls = [{"x": networks.normal(12, seed=seed)} for seed in range(8)]
+    data = load_data(calls, model.inputs)
+    network = Network(model, prepared, find_weights(model, prepared), data)
+    assert [second.values.shape[-1] for second in directions(network).values()] == [24, 6]
+
+
+def test_products_of_constants_are_no_layers(tmp_path):
+    """As of an adapter that is not merged: x (W + A B)."""
+    nodes = [
+        networks.node("MatMul", ["a", "b"], ["ab"]),
+        networks.node("Add", ["w", "ab"], ["sum"]),
+        networks.node("MatMul", ["x", "sum"], ["h"]),
+        networks.node("Relu", ["h"], ["r"]),
+        networks.node("MatMul", ["r", "v"], ["y"]),
+    ]
+    weights = {
+        "a": networks.normal(12, 8, scale=0.3),
+        "b": networks.normal(8, 24, seed=1, scale=0.3),
+        "w": networks.normal(12, 24, seed=2, scale=0.3),
+        "v": networks.normal(24, 6, seed=3, scale=0.3),
+    }
+    path = networks.save(tmp_path / "m.onnx", nodes, weights, {"x": ["N", 12]}, {"y": ["N", 6]})
+    model = onnxrd.load_model(path)
+    prepared = model.prepared()
+    data = load_data({"x": networks.normal(40, 12)}, model.inputs)
+    network = Network(model, prepared, find_weights(model, prepared), data)
+    assert [layer.weight.name for layer in network.layers] == ["v"]
+    steps = {w.name: float(np.abs(w.array()).max()) / 600 for w in network.weights}
+    done = Sequential(network).quantize(steps, Method())
+    assert 0 < damage(network, done.constants()) < 1e-4
 
 
 def damage(network, constants):
