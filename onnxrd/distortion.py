@@ -60,7 +60,8 @@ def find_heads(
     """Decide for each floating-point output what is compared there.
 
     A Softmax or LogSoftmax at the end makes a classifier; so does a linear layer with a matrix
-    [N, K ≥ 2] as its output (bare logits). Everything else is regression.
+    [N, K ≥ 2] as its output (bare logits). Everything else is regression. Constants that are
+    outputs are left out.
 
     Args:
         prepared: the graph, see `Model.prepared`.
@@ -73,11 +74,11 @@ def find_heads(
     """
     opset = prepared.opset_imports.get("", 1)
     outputs = {str(v.name): v for v in prepared.graph.outputs if _is_floating_tensor(v)}
-    if not outputs:
+    if all(value.is_initializer() for value in outputs.values()):
         raise ModelError("the model has no floating-point output to compare.")
     heads = []
     for name, choice in _choices(task, list(outputs)).items():
-        if choice != "ignore":
+        if choice != "ignore" and not outputs[name].is_initializer():
             heads.append(replace(_head(outputs[name], choice, opset), sample_axis=sample_axis))
     if not heads:
         raise SettingError("all outputs are ignored: leave one to compare.")

@@ -43,16 +43,20 @@ def measured_curvature(
         predicted: weight → distortion that rounding with these steps is expected to cause.
         track: shows progress.
 
-    Returns: factors; distortion is then that at the temperature of `softening`.
+    Returns: factors; distortion is then that at the temperature of `softening`. All are 1 where no
+        damage is measured or none predicted.
     """
     found = track(_damages(network, steps), "sensitivity", len(network.weights))
     measured = dict(found)
-    scale = sum(measured.values()) / sum(predicted.values())
-    floor = 1e-4 * sum(measured.values()) / len(measured)
-    return {
-        name: scale * (max(damage, floor) / (scale * predicted[name])) ** TRUST
+    total, expected = sum(measured.values()), sum(predicted.values())
+    if not total or not expected:
+        return dict.fromkeys(measured, 1.0)
+    scale, floor = total / expected, 1e-4 * total / len(measured)
+    ratios = {
+        name: max(damage, floor) / (scale * predicted[name]) if predicted[name] else 1.0
         for name, damage in measured.items()
     }
+    return {name: scale * ratio**TRUST for name, ratio in ratios.items()}
 
 
 def _damages(network: Network, steps: Mapping[str, float]) -> Iterator[tuple[str, float]]:

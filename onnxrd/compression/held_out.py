@@ -1,5 +1,6 @@
 """The damage, measured on samples that nothing was fitted to."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +35,8 @@ class Damage:
 
     Attributes:
         distortion: mean over the samples, summed over the heads (as `Evaluation.distortion`).
-        relative: the same over the mean squared norm of the outputs; for regression alone.
+        relative: the same over the mean squared norm of the outputs, 0 where nothing differs; for
+            regression alone, else NaN.
         smooth: [N], distortion of each sample at a temperature at which the network is not sure of
             everything. It says the same with far less noise, where a few samples near a decision
             make up the other.
@@ -95,7 +97,7 @@ class HeldOut:
         plain, smooth, energies, drops = (np.concatenate(column) for column in zip(*samples))
         return Damage(
             float(plain.mean()),
-            float(plain.mean() / energies.mean()) if energies.size else float("nan"),
+            _relative(float(plain.mean()), energies),
             smooth,
             float(drops.mean()) if drops.size else None,
         )
@@ -118,6 +120,15 @@ class HeldOut:
             elif batch.labels is not None:
                 drops = np.append(drops, _drops(head, old, new, batch.labels))
         return plain, smooth, energies, drops
+
+
+def _relative(distortion: float, energies: Floats) -> float:
+    if not energies.size:
+        return math.nan
+    energy = float(energies.mean())
+    if not energy:
+        return math.inf if distortion else 0.0
+    return distortion / energy
 
 
 def best_of(damages: Sequence[Floats], bits: Sequence[float]) -> int:

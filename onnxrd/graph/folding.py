@@ -57,7 +57,7 @@ def bodies_of(node: ir.Node) -> list[ir.Graph]:
     return found
 
 
-def fold(model: ir.Model, values: Sequence[ir.Value], base: Path) -> list[NDArray[Any]]:
+def fold(model: ir.Model, values: Sequence[ir.Value], base: Path) -> dict[ir.Value, NDArray[Any]]:
     """Compute constant values of a model's main graph by running what they come from.
 
     Args:
@@ -65,19 +65,19 @@ def fold(model: ir.Model, values: Sequence[ir.Value], base: Path) -> list[NDArra
         values: constant ones, see `independent`.
         base: folder of the model's external data.
 
+    Returns: those that are tensors.
+
     Raises:
         ModelError: onnxruntime cannot run that part of the graph.
     """
     computed = list(dict.fromkeys(value for value in values if value.const_value is None))
-    arrays: dict[ir.Value, NDArray[Any]] = {}
+    arrays = {v: np.asarray(v.const_value.numpy()) for v in values if v.const_value is not None}
     if computed:
         graph = ir.convenience.extract(model.graph, [], computed)
         part = ir.Model(graph, ir_version=model.ir_version)
-        arrays = dict(zip(computed, Session(part, base=base, level="disable").run({}).values()))
-    return [
-        arrays[value] if value.const_value is None else np.asarray(value.const_value.numpy())
-        for value in values
-    ]
+        found = Session(part, base=base, level="disable").run({})
+        arrays |= {value: found[value.name] for value in computed if value.name in found}
+    return arrays
 
 
 def constants_of(value: ir.Value) -> set[ir.Value]:

@@ -133,7 +133,11 @@ class Session:
     ) -> dict[str, Array]:
         """Run once and return the outputs that are tensors, of all or of the ones named."""
         values = self.run_values(feeds, outputs)
-        return {n: v.numpy() for n in list(values) if (v := values.pop(n)).is_tensor()}
+        return {
+            n: v.numpy().copy() if n in self.inputs else v.numpy()
+            for n in list(values)
+            if (v := values.pop(n)).is_tensor()
+        }
 
     def run_values(
         self, feeds: Mapping[str, Array | ort.OrtValue], outputs: Sequence[str] | None = None
@@ -149,7 +153,8 @@ class Session:
             results = self._session.run_with_ort_values(wanted, values)
         except Exception as error:  # as above
             raise ModelError(f"onnxruntime cannot run the model: {error}") from error
-        return dict(zip(wanted, results))
+        # An output that is an input lies in memory that only the value that is fed holds on to.
+        return {name: values.get(name, result) for name, result in zip(wanted, results)}
 
 
 @cache

@@ -58,15 +58,15 @@ def _fold(model: ir.Model, keep: Collection[str]) -> None:
         and _is_setting(value, keep)
     ]
     try:
-        arrays = fold(model, ends, Path())
+        folded = fold(model, ends, Path())
     except ModelError:  # what cannot be computed here stays as it is
         return
-    for value, array in zip(ends, arrays):
+    for value, array in folded.items():
         if array.size <= FEW:
-            folded = ir.Value(name=value.name, const_value=ir.tensor(array))
-            value.replace_all_uses_with(folded)
+            held = ir.Value(name=value.name, const_value=ir.tensor(array))
+            value.replace_all_uses_with(held)
             value.name = None
-            graph.register_initializer(folded)
+            graph.register_initializer(held)
 
 
 def _is_setting(value: ir.Value, keep: Collection[str]) -> bool:

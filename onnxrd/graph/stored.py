@@ -73,19 +73,22 @@ class _Place:
     parts: tuple[ir.Value, ...]
     transposed: bool = False
 
-    def read(self, arrays: Sequence[Array], weight: Weight) -> Array | None:
+    def read(self, arrays: Mapping[ir.Value, Array], weight: Weight) -> Array | None:
         """The weight, of what its parts hold; None if it is another."""
-        array = arrays[0].T if self.transposed else arrays[0]
+        if not arrays.keys() >= {*self.parts}:
+            return None
+        array, *rest = (arrays[part] for part in self.parts)
+        array = array.T if self.transposed else array
         if array.shape != weight.shape:
             return None
-        if len(arrays) == 1:
+        if not rest:
             return array
         along = [1] * array.ndim
-        if arrays[1].size > 1:
+        if rest[0].size > 1:
             if weight.channel_axis is None:
                 return None
-            along[weight.channel_axis] = arrays[1].size
-        scale, zero = (part.reshape(along).astype(np.float64) for part in arrays[1:])
+            along[weight.channel_axis] = rest[0].size
+        scale, zero = (part.reshape(along).astype(np.float64) for part in rest)
         return np.asarray(((array - zero) * scale).astype(np.float32))
 
 
@@ -120,7 +123,7 @@ class _Finder:
     def read(self, group: Sequence[tuple[Weight, list[_Place]]]) -> Iterator[Stored]:
         """The weights of a group, all that may be needed computed together."""
         parts = [part for _, places in group for place in places[:1] for part in place.parts]
-        arrays = dict(zip(parts, fold(self._prepared, parts, self._base)))
+        arrays = fold(self._prepared, parts, self._base)
         for weight, places in group:
             yield self._read(weight, places, arrays)
 
@@ -128,9 +131,8 @@ class _Finder:
         self, weight: Weight, places: Sequence[_Place], arrays: Mapping[ir.Value, Array]
     ) -> Stored:
         for place in places:
-            known = [arrays[p] for p in place.parts if p in arrays]
-            if len(known) < len(place.parts):
-                known = fold(self._prepared, place.parts, self._base)
+            there = arrays.keys() >= {*place.parts}
+            known = arrays if there else fold(self._prepared, place.parts, self._base)
             array = place.read(known, weight)
             if array is not None and array.dtype.kind not in "iub":
                 constants = {c for part in place.parts for c in constants_of(part)} - self._made

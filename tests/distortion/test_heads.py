@@ -138,6 +138,15 @@ def test_outputs_that_are_no_tensors_are_left_out(tmp_path):
     assert [head.output for head in find_heads(onnxrd.load_model(path).prepared())] == ["y"]
 
 
+def test_outputs_that_are_constants_are_left_out(tmp_path):
+    tail, outputs = node("Tanh", ["a"], ["y"]), {"b": [5], "y": ["N", 5]}
+    for task in (None, {"b": "ignore"}, "regression"):
+        heads = heads_of(tmp_path, tail, outputs=outputs, task=task)
+        assert [head.output for head in heads] == ["y"]
+    with pytest.raises(ModelError, match="output"):
+        heads_of(tmp_path, outputs={"b": [5]})
+
+
 def test_no_floating_point_output(tmp_path):
     outputs = {"best": (TensorProto.INT64, ["N", 1])}
     with pytest.raises(ModelError, match="output"):

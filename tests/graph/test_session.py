@@ -57,6 +57,17 @@ def test_outputs_that_are_no_tensors_are_left_out(tmp_path):
     assert not session.run_values({"x": X})["s"].is_tensor()
 
 
+def test_an_output_that_is_an_input_outlives_it(tmp_path):
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    shapes = {"x": ["N", 12]}, {"x": ["N", 12], "y": ["N", 12]}
+    session = Session(networks.save(tmp_path / "m.onnx", nodes, {}, *shapes))
+    found = session.run({"x": X})
+    np.testing.assert_array_equal(found["x"], X)
+    assert not np.shares_memory(found["x"], X)
+    fed = ort.OrtValue.ortvalue_from_numpy(X)
+    assert session.run_values({"x": fed})["x"] is fed
+
+
 def _with_sequence():
     nodes = [
         helper.make_node("Relu", ["x"], ["y"]),

@@ -164,3 +164,24 @@ def test_old_models_stay_as_they_are(tmp_path):
     small = load(tmp_path / "m.onnx").clone()
     lean(small, ())
     assert [n.op_type for n in small.graph].count("Constant") == 1
+
+
+def test_constants_that_are_no_tensors_stay(tmp_path):
+    nodes = [
+        node("SequenceEmpty", [], ["none"]),
+        constant("one", [1.0], np.float32),
+        node("Neg", ["one"], ["minus"]),
+        node("Mul", ["x", "minus"], ["z"]),
+        node("SequenceInsert", ["none", "z"], ["some"]),
+        constant("first", 0),
+        node("SequenceAt", ["some", "first"], ["y"]),
+    ]
+    model = load(networks.save(tmp_path / "m.onnx", nodes, {}, X, Y))
+    small = leaned(model)
+    assert_same_network(model, small, {"x": networks.normal(3, 2, 6, 6)})
+    assert [n.op_type for n in small.graph] == [
+        "SequenceEmpty",
+        "Mul",
+        "SequenceInsert",
+        "SequenceAt",
+    ]

@@ -226,3 +226,39 @@ def test_half_precision_on_grids_and_trellises(tmp_path, kind):
     }.items():
         assert [layer.encoding for layer in found.layers] == ["entropy"], name
         assert found.evaluation.distortion < 0.05
+
+
+@pytest.mark.parametrize("kind", ["zero weight", "zero head", "dead", "constant"])
+def test_weights_that_cost_nothing_are_in_no_ones_way(kind, tmp_path):
+    """All zero, or in front of units that are always off; the output may be zero, too."""
+    nodes = [
+        node("Gemm", ["x", "w", "b"], ["h"]),
+        node("Relu", ["h"], ["r"]),
+        node("Gemm", ["r", "z"], ["s"]),
+        node("Gemm", ["r", "v", "c"], ["t"]),
+        node("Add", ["s", "t"], ["y"]),
+    ]
+    weights = {
+        "w": networks.normal(12, 24),
+        "b": networks.normal(24, seed=1),
+        "z": np.zeros((24, 8), np.float32),
+        "v": networks.normal(24, 8, seed=2),
+        "c": networks.normal(8, seed=3),
+    }
+    if kind == "zero head":
+        weights |= {"v": weights["z"], "c": weights["z"][0]}
+    if kind in ("dead", "constant"):
+        weights["b"] = np.full(24, -1e3, np.float32)
+    if kind == "dead":
+        weights["c"] = weights["z"][0]
+    path = networks.save(tmp_path / "m.onnx", nodes, weights, {"x": ["N", 12]}, {"y": ["N", 8]})
+    result = onnxrd.compress(
+        path,
+        tmp_path / "s.onnx",
+        target=onnxrd.Target("error", 0.02),
+        data={"x": networks.normal(40, 12)},
+        options=onnxrd.Options(task="regression", force=True),
+    )
+    error = result.evaluation.relative_error
+    assert (error or 0) < (0.03 if kind == "zero weight" else 1e-4)
+    assert result.evaluation.distortion < 1e-4 or kind == "zero weight"
