@@ -3,7 +3,7 @@
 ::
 
     OnnxrdError                exit code 1
-    ├── ModelError             the model cannot be read, is broken, or cannot be run
+    ├── ModelError             the model cannot be read or run, or has nothing to compress
     ├── CalibrationError       the data do not fit the model
     ├── ImportanceError        importance cannot be computed, or belongs to another model
     ├── SettingError           a setting makes no sense (exit code 2)
@@ -21,7 +21,7 @@ class OnnxrdError(Exception):
 
 
 class ModelError(OnnxrdError):
-    """The model file is missing, broken, or cannot be run."""
+    """The model file is missing, broken, cannot be run, or has nothing to compress."""
 
 
 class CalibrationError(OnnxrdError):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from onnxrd.calibration import Calibration, aligned
 from onnxrd.distortion import Head, Task, Tasks, distortion, find_heads, log_probabilities
-from onnxrd.errors import ModelError, VerificationError
+from onnxrd.errors import ModelError, SettingError, VerificationError
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, LEVELS, Runtime, Session
 from onnxrd.graph.specs import InputSpec
@@ -187,7 +187,12 @@ def evaluate(
     Raises:
         ModelError: inputs or outputs differ in name, or a model does not run.
         CalibrationError: labels out of range.
+        SettingError: these are paths, of models or data.
     """
+    if not (isinstance(original, Model) and isinstance(compressed, Model)):
+        raise SettingError("evaluate compares models: read files by onnxrd.load_model first.")
+    if not isinstance(data, Calibration):
+        raise SettingError("evaluate needs data that were read: by onnxrd.load_data.")
     if missing := set(original.outputs) - set(compressed.outputs):
         raise ModelError(f"{compressed.path} has no output {sorted(missing)[0]!r}.")
     data = aligned(original, data, runtime)

@@ -30,7 +30,7 @@ class Options:
         task: overrides what the end of the graph says, for all outputs or by name.
         samples: take so many of the calibration samples at random; None for all.
         seed: of that choice (the estimator has its own).
-        exclude: patterns (`*`, `?`) of names of weights to leave alone.
+        exclude: patterns (`*`, `?`) of names of weights to leave alone; a string is one pattern.
         encoding: name of the encoding to force; None for the cheapest of each weight.
         max_load_memory: bytes of memory that onnxruntime may take when it loads the output, about;
             None for 1 GiB, or four times the network in float32 if that is more.
@@ -51,7 +51,7 @@ class Options:
     task: Tasks = None
     samples: int | None = 512
     seed: int = 0
-    exclude: Sequence[str] = ()
+    exclude: str | Sequence[str] = ()
     encoding: str | None = None
     max_load_memory: int | None = None
     keep_names: bool = False

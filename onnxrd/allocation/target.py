@@ -2,7 +2,8 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Literal, get_args
 
 from onnxrd.errors import SettingError
 
@@ -32,6 +33,13 @@ class Target:
     value: float
 
     def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            kinds = ", ".join(get_args(Kind))
+            raise SettingError(f"there is no target {self.kind!r}: choose one of {kinds}.")
+        if not isinstance(self.value, Real):
+            raise SettingError(
+                f'{self.value!r} is no number: give one, as in Target("size", 40_000).'
+            )
         if not 0 <= self.value < float("inf") or (self.value == 0 and self.kind != "drop"):
             raise SettingError(f"a target of {self.value} makes no sense: give more than 0.")
         if self.kind == "ratio" and self.value <= 1:

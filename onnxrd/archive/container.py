@@ -25,8 +25,9 @@ from typing import IO
 
 from onnxrd.archive.coders import CODERS, Decoder
 from onnxrd.errors import ModelError
+from onnxrd.graph.model import ARCHIVE
 
-MAGIC = b"\x89onnxrd\r\n\x1a\x01"
+MAGIC = ARCHIVE + b"\r\n\x1a\x01"
 CHUNK = 1 << 16
 _DIGEST = hashlib.sha256().digest_size
 _MOST_FILES, _MOST_STREAMS, _LONGEST_NAME, _LONGEST_MAP = 10_000, 256, 4096, 1 << 24

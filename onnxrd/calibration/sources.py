@@ -171,8 +171,14 @@ def _call_script(path: Path, function: str) -> Any:
     try:
         with _others_code(where):
             found = runpy.run_path(str(path))
-        if not callable(found.get(function)):
-            close = difflib.get_close_matches(function, found, 1)
+        if function in found and not callable(found[function]):
+            kind = type(found[function]).__name__
+            raise CalibrationError(
+                f"{path}: {function!r} in it is no function but {kind}. Name one that gives data."
+            )
+        if function not in found:
+            functions = [name for name, value in found.items() if callable(value)]
+            close = difflib.get_close_matches(function, functions, 1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise CalibrationError(f"{path}: no function {function!r} in it.{hint}")
         with _others_code(where):

@@ -24,6 +24,9 @@ from onnxrd.graph.specs import InputSpec
 
 PathLike = str | os.PathLike[str]
 
+ARCHIVE = b"\x89onnxrd"
+"""How an archive of `onnxrd pack` begins."""
+
 EXTERNAL_DATA_ABOVE = 1_900_000_000
 """Bytes of weights above which a model is saved with external data (protobuf ends at 2 GiB)."""
 
@@ -121,14 +124,15 @@ def load(path: PathLike) -> Model:
     """Load an ONNX model; weights in external data stay on disk until they are needed.
 
     Raises:
-        ModelError: no such file, not an ONNX model, or external data missing, cut short, or outside
-            the folder of the model.
+        ModelError: no such file, an archive, not an ONNX model, or external data missing, cut
+            short, or outside the folder of the model.
     """
     path = Path(path)
     if not path.is_file():
         what = "this is a folder" if path.is_dir() else "no such file"
         raise ModelError(f"{path}: {what}. Give the path of an .onnx model.")
     try:
+        _refuse_archive(path)
         proto = onnx.load(path, load_external_data=False)
         if not proto.graph.output or not proto.opset_import:
             raise ModelError("it holds no ONNX graph with outputs. Is it really an .onnx file?")
@@ -149,6 +153,14 @@ def load(path: PathLike) -> Model:
             "Is it complete, and really an .onnx file?"
         ) from error
     return model
+
+
+def _refuse_archive(path: Path) -> None:
+    with path.open("rb") as file:
+        if file.read(len(ARCHIVE)) == ARCHIVE:
+            raise ModelError(
+                "this is an archive of `onnxrd pack`: restore the model by `onnxrd unpack` first."
+            )
 
 
 def _check_writable(copy: onnx_ir.Model) -> None:

@@ -17,16 +17,20 @@ from onnxrd.pipeline.job import choose, files_of, prepare
 from onnxrd.pipeline.output import finish
 from onnxrd.pipeline.vectors import Vectors, shorter
 from onnxrd.quantizers import Quantized
+from onnxrd.quantizers.kmeans import check_clusters
 from onnxrd.report.result import Result
 
 Scope = Literal["layer", "global"]
+
+CLUSTERS = 16
+"""Levels of a codebook where nothing else is said."""
 
 
 def quantize(
     model: PathLike,
     output: PathLike,
     *,
-    clusters: int = 16,
+    clusters: int | None = None,
     keep: float = 1.0,
     bits: float | None = None,
     trellis: bool = False,
@@ -42,7 +46,7 @@ def quantize(
     Args:
         model: path of the original.
         output: path to write; never the original.
-        clusters: levels of each weight's codebook.
+        clusters: levels of each weight's codebook; None for 16.
         keep: share of each weight's entries that may be other than zero; below 1 the rest is
             pruned and one level is zero.
         bits: take grids instead of clusters, of at most so many bits a weight on average.
@@ -60,6 +64,9 @@ def quantize(
         OnnxrdError: see `onnxrd.errors`; nothing has been written then.
     """
     options = options or Options()
+    if bits is not None and (clusters is not None or keep != 1):
+        raise SettingError("bits are of grids: no clusters, and nothing pruned.")
+    clusters = CLUSTERS if clusters is None else clusters
     if vector is not None:
         if bits is not None or trellis or keep != 1:
             raise SettingError("vectors are clusters: no bits, no trellis, and nothing pruned.")
@@ -69,8 +76,7 @@ def quantize(
         return _compress(model, output, Grids(bits, trellis), data, importance, options)
     if trellis:
         raise SettingError("a trellis is for grids: say of how many bits.")
-    if clusters < 2:
-        raise SettingError(f"{clusters} clusters cannot hold a weight. Take 2 or more.")
+    check_clusters(clusters)
     _check_share(keep)
     return _compress(model, output, Codebooks(clusters, keep), data, importance, options)
 

@@ -8,7 +8,7 @@ from onnxrd.allocation.ladder import slope_for_bits
 from onnxrd.allocation.search import Trial, search
 from onnxrd.allocation.target import Target
 from onnxrd.compression.quantization import Method
-from onnxrd.errors import TargetError
+from onnxrd.errors import CalibrationError, SettingError, TargetError
 from onnxrd.evaluation import count_parameters
 from onnxrd.graph.model import PathLike, atomic_output, load
 from onnxrd.importance import Importance
@@ -49,8 +49,11 @@ def compress(
 
     Raises:
         TargetError: the target is out of reach.
+        CalibrationError: the damage cannot be measured on such data.
         OnnxrdError: see `onnxrd.errors`; nothing has been written then.
     """
+    if not isinstance(target, Target):
+        raise SettingError(f'{target!r} is no target: give onnxrd.Target("kl", 0.01), say.')
     original, path, options = load(model), Path(output), options or Options()
     with atomic_output(path, never=(*original.files, *files_of(data, importance))) as temporary:
         compressor = prepared_compressor(original, data, importance, options)
@@ -65,6 +68,7 @@ def to_target(compressor: Compressor, target: Target) -> Point:
 
     Raises:
         TargetError: none does; the message says what can be had.
+        CalibrationError: the damage cannot be measured on such data.
     """
     start = _start(compressor, target)
     method = compressor.method
@@ -133,7 +137,7 @@ def _to_damage(compressor: Compressor, target: Target, start: float, method: Met
             "drop": point.damage.drop,
         }[target.kind]
         if value is None or value != value:
-            raise TargetError(_NOT_MEASURED[target.kind])
+            raise CalibrationError(_NOT_MEASURED[target.kind])
         return value
 
     def attempt(slope: float) -> tuple[float, Point]:

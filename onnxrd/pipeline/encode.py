@@ -8,6 +8,7 @@ from onnxrd.errors import TargetError
 from onnxrd.evaluation import count_parameters
 from onnxrd.pipeline.job import Job
 from onnxrd.quantizers import Quantized
+from onnxrd.report.tables import nbytes
 
 LEAST = 1 << 30
 """Bytes that loading may take if nothing else is said; more for networks that take more anyway."""
@@ -52,8 +53,8 @@ def encode(
     now = others + encodings.load_nbytes(whole.values())
     if now > DECODING * limit and options.max_load_memory is not None:
         raise TargetError(
-            f"{limit >> 20} MiB are too little to load this: about {_mebibytes(now)} MiB are "
-            "needed. Allow more by --max-load-memory."
+            f"{nbytes(limit)} are too little to load this: about {_taken(now)} are needed. Allow "
+            "more by --max-load-memory."
         )
     return whole, (_told(needed, now),)
 
@@ -67,13 +68,13 @@ def load_limit(job: Job) -> int:
 
 def _told(needed: int, now: int) -> str:
     if now == needed:
-        return f"loading takes much memory: about {_mebibytes(now)} MiB."
+        return f"loading takes much memory: about {_taken(now)}."
     return (
-        f"loading would take about {_mebibytes(needed)} MiB of memory; with weights decoded in "
-        f"turns or stored in other ways it takes about {_mebibytes(now)}. Allow more by "
-        "--max-load-memory for a somewhat smaller file."
+        f"loading would take about {_taken(needed)} of memory; with weights decoded in turns or "
+        f"stored in other ways it takes about {_taken(now)}. Allow more by --max-load-memory for a "
+        "somewhat smaller file."
     )
 
 
-def _mebibytes(decoding: int) -> int:
-    return round(decoding / DECODING / (1 << 20))
+def _taken(decoding: int) -> str:
+    return nbytes(decoding / DECODING)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnxrd import encodings
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
-from onnxrd.errors import SettingError, TargetError
+from onnxrd.errors import ModelError, SettingError
 from onnxrd.graph.lean import lean
 from onnxrd.graph.model import Model, PathLike
 from onnxrd.graph.weights import QUANTIZED, Weight, names_of_weights
@@ -82,21 +82,22 @@ def files_of(*inputs: Any) -> tuple[Path, ...]:
 
 
 def choose(
-    model: Model, found: Sequence[Weight], exclude: Sequence[str]
+    model: Model, found: Sequence[Weight], exclude: str | Sequence[str]
 ) -> tuple[list[Weight], dict[str, str]]:
     """Weights to compress, and the others that stand for real numbers with their reasons.
 
     Raises:
         SettingError: a pattern matches nothing.
-        TargetError: nothing is left to compress.
+        ModelError: nothing is left to compress.
     """
     excluded: set[str] = set()
-    for pattern in exclude:
+    for pattern in [exclude] if isinstance(exclude, str) else exclude:
         matching = {w.name for w in found if w.name == pattern or fnmatchcase(w.name, pattern)}
         excluded |= matching
         if not matching:
             raise SettingError(
-                f"--exclude {pattern!r} matches no weight. `onnxrd inspect` lists their names."
+                f"{pattern!r}, to be excluded, matches no weight. `onnxrd inspect` lists their "
+                "names."
             )
     chosen = [w for w in found if not w.skip and w.name not in excluded]
     others = {
@@ -108,7 +109,7 @@ def choose(
         but = " besides those excluded" if exclude else ""
         quantized = any(reason.startswith(QUANTIZED) for reason in others.values())
         why = "its weights are quantized already" if quantized else "see `onnxrd inspect`"
-        raise TargetError(f"{model.path} has no weights to compress{but}: {why}.")
+        raise ModelError(f"{model.path} has no weights to compress{but}: {why}.")
     return chosen, others
 
 

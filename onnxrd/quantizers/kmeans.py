@@ -1,5 +1,6 @@
 """Weighted k-means of one weight: the codebook of a given size with the least distortion."""
 
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -49,8 +50,10 @@ def weighted_kmeans(
 
 def check_clusters(clusters: int) -> None:
     """Raise SettingError unless codes for so many levels make sense and fit 16 bits."""
-    if not 2 <= clusters <= _MAX_CLUSTERS:
-        raise SettingError(f"{clusters} clusters: choose a number from 2 to {_MAX_CLUSTERS}")
+    if not isinstance(clusters, Integral) or not 2 <= clusters <= _MAX_CLUSTERS:
+        raise SettingError(
+            f"{clusters!r} clusters: choose a whole number from 2 to {_MAX_CLUSTERS}."
+        )
 
 
 def code_dtype(levels: Array) -> np.dtype[Any]:

@@ -144,3 +144,15 @@ def test_what_is_no_archive(tmp_path, refused, model, calib):
     refused(1, "no such file", arguments=("unpack", tmp_path / "none.onnxrd", *out))
     refused(1, "folder", arguments=("unpack", tmp_path, *out))
     refused(1, "not a readable ONNX", arguments=("pack", calib, *out))
+
+
+def test_an_archive_is_no_model_and_that_is_said(archive, tmp_path, refused, model, calib):
+    data = ("--data", calib)
+    for command in (
+        ("inspect", archive),
+        ("pack", archive, "-o", tmp_path / "again.onnxrd"),
+        ("evaluate", model, archive, *data),
+        ("bound", model, *data, "--against", archive),
+        ("compress", archive, *data, "--max-kl", "0.1", "-o", tmp_path / "out.onnx"),
+    ):
+        refused(1, "archive of `onnxrd pack`", "by `onnxrd unpack` first", arguments=command)

@@ -362,7 +362,8 @@ def test_endless_generator(image, monkeypatch):
     ("script", "function", "telling"),
     [
         ("def batches(): pass", "batch", "no function 'batch' in it. Did you mean 'batches'?"),
-        ("batches = 3", "batches", "no function 'batches' in it"),
+        ("batches = 3", "batches", "'batches' in it is no function but int"),
+        ("batches = 3", "batch", "no function 'batch' in it."),
         ("def batches(): pass", "batches", "NoneType cannot be used as data"),
         ("def batches(): return 1 / 0", "batches", "py:batches: raised ZeroDivisionError"),
         ("def batches(n): pass", "batches", "raised TypeError"),

@@ -301,7 +301,7 @@ def test_quantized_weights_are_left_alone_and_said_to_be(tmp_path):
     assert result.skipped["codes"] == reason
     assert [layer.name for layer in result.layers] == ["w1"]
     options = onnxrd.Options(exclude=["w1"])
-    with pytest.raises(onnxrd.TargetError, match="quantized already"):
+    with pytest.raises(onnxrd.ModelError, match="quantized already"):
         onnxrd.quantize(path, tmp_path / "none.onnx", clusters=4, options=options)
 
 

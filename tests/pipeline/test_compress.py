@@ -127,7 +127,7 @@ def test_accuracy(compress):
     [
         (("--target-size", "1k"), 3, "the smallest file has"),
         (("--max-kl", "1e-12"), 3, "the least that was found is"),
-        (("--max-error", "0.1"), 3, "give --max-kl"),
+        (("--max-error", "0.1"), 1, "give --max-kl"),
         (("--max-kl", "0.1", "--bits", "2"), 2, "give one target"),
         ((), 2, "give one target"),
         (("--target-size", "many"), 2, "is no size"),
@@ -140,6 +140,30 @@ def test_what_cannot_be_is_said(arguments, code, telling, compress):
     assert (ran.code, ran.out) == (code, "")
     assert telling in ran.err
     assert not small.exists()
+
+
+def test_a_drop_of_accuracy_needs_labels(model, refused, tmp_path):
+    np.savez(tmp_path / "data.npz", x=networks.normal(40, 12))
+    given = ("--data", tmp_path / "data.npz", "--max-drop", "1%", "-o", tmp_path / "out.onnx")
+    refused(1, "the data have no labels", arguments=("compress", model, *given))
+
+
+@pytest.mark.parametrize(
+    ("target", "telling"),
+    [
+        (("KL", 0.1), "no target 'KL': choose one of size, ratio, bits, kl"),
+        (("size", "40k"), "'40k' is no number"),
+    ],
+)
+def test_a_target_is_of_a_kind_and_a_number(target, telling):
+    with pytest.raises(onnxrd.SettingError, match=telling):
+        onnxrd.Target(*target)
+
+
+@pytest.mark.parametrize("target", [0.01, ("kl", 0.01)])
+def test_what_is_no_target_is_told_before_any_work(target, tmp_path):
+    with pytest.raises(onnxrd.SettingError, match="is no target"):
+        onnxrd.compress("no such file", tmp_path / "out.onnx", target=target, data=CALIB)
 
 
 def test_no_weight_is_changed_that_is_excluded(compress):

@@ -69,8 +69,15 @@ def test_too_little_for_any_file(wide, tmp_path, run):
     arguments = ("--clusters", "5", "-o", out, "--max-load-memory", "8MB")
     ran = run("quantize", model, *arguments)
     assert ran.code == 3
-    assert "MiB are needed" in ran.err
+    assert "8 MB are too little" in ran.err and "MB are needed" in ran.err
     assert not out.exists()
+
+
+def test_the_sizes_of_a_small_network_are_no_zeros(model, run, tmp_path):
+    given = ("-o", tmp_path / "small.onnx", "--max-load-memory", "1k")
+    ran = run("quantize", model, *given)
+    assert ran.code == 3
+    assert "1 kB are too little" in ran.err and "kB are needed" in ran.err
 
 
 def test_no_size(run, model, tmp_path):

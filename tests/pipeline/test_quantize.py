@@ -235,6 +235,12 @@ def test_excluded_weights_stay(model, calib, tmp_path):
         )
 
 
+def test_a_string_is_one_pattern(model, calib, tmp_path):
+    options = onnxrd.Options(exclude="w[01]", force=True)
+    result = onnxrd.quantize(model, tmp_path / "small.onnx", data=calib, options=options)
+    assert [layer.name for layer in result.layers] == ["w2"]
+
+
 def test_what_is_compressed_already_stays_as_it_is(tmp_path, calib):
     path = networks.mlp(tmp_path / "m.onnx", sizes=(12, 100, 60, 5))
     options = onnxrd.Options(exclude=("w1",))
@@ -273,12 +279,23 @@ def test_importance_as_a_value(model, calib, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"clusters": 1}, {"keep": 0}, {"keep": 1.01}, {"keep": float("nan")}], ids=str
+    "settings",
+    [
+        {"clusters": 1},
+        {"clusters": 8.0},
+        {"clusters": "8"},
+        {"clusters": 8, "bits": 3},
+        {"keep": 0.5, "bits": 3},
+        {"keep": 0},
+        {"keep": 1.01},
+        {"keep": float("nan")},
+    ],
+    ids=str,
 )
 def test_bad_settings_are_told_before_any_work(settings, calib, tmp_path):
     with pytest.raises(SettingError):
         onnxrd.quantize("there is no such file", tmp_path / "out.onnx", data=calib, **settings)
-    if "keep" in settings:
+    if list(settings) == ["keep"]:
         with pytest.raises(SettingError):
             onnxrd.prune("there is no such file", tmp_path / "out.onnx", **settings)
 
@@ -287,6 +304,14 @@ def test_bad_settings_are_told_before_any_work(settings, calib, tmp_path):
 def test_options_that_make_no_sense(settings):
     with pytest.raises(SettingError):
         onnxrd.Options(**settings)
+
+
+def test_models_and_data_are_read_before_they_are_compared(model, calib):
+    loaded = onnxrd.load_model(model)
+    with pytest.raises(SettingError, match="load_model"):
+        onnxrd.evaluate(str(model), str(model), str(calib))
+    with pytest.raises(SettingError, match="load_data"):
+        onnxrd.evaluate(loaded, loaded, str(calib))
 
 
 def test_progress_is_shown_to_the_end(model, calib, tmp_path):

@@ -8,6 +8,7 @@ import click
 from onnxrd import pipeline
 from onnxrd.cli import parameters
 from onnxrd.cli.console import print_result
+from onnxrd.pipeline.codebooks import CLUSTERS
 
 
 @click.command()
@@ -16,9 +17,7 @@ from onnxrd.cli.console import print_result
     "--clusters",
     metavar="K",
     type=click.IntRange(2, 65536),
-    default=16,
-    show_default=True,
-    help="Levels for each weight tensor.",
+    help=f"Levels for each weight tensor. [default: {CLUSTERS}]",
 )
 @click.option(
     "--ratio",
@@ -53,7 +52,7 @@ from onnxrd.cli.console import print_result
 def quantize(
     model: Path,
     output: Path,
-    clusters: int,
+    clusters: int | None,
     ratio: float,
     bits: float | None,
     trellis: bool,
