@@ -46,8 +46,9 @@ class LayerRules:
         predicted: ½ Σ h (w − ŵ)² with h as measured.
         pull: ŵᵀH(w − ŵ).
         energy: ŵᵀHŵ.
-        excess: ½ (w − ŵ)ᵀH(w − ŵ), less the same of the best approximation under the constraint;
-            None if there is no constraint.
+        spent: ½ (w − ŵ)ᵀH(w − ŵ).
+        excess: the same, less that of the best approximation under the constraint; None if there
+            is no constraint.
         whole: ½ wᵀHw, of the weight itself.
     """
 
@@ -57,6 +58,7 @@ class LayerRules:
     predicted: float
     pull: float
     energy: float
+    spent: float
     excess: float | None
     whole: float
 
@@ -146,7 +148,9 @@ def _layer(stored: Stored, found: Array, importance: Importance) -> LayerRules:
     constraint, least = _best(array, found, h, weight.channel_axis)
     predicted, pull, energy, spent, whole = _sums(array, found, measured, h)
     excess = None if least is None else spent - least
-    return LayerRules(weight.name, weight.size, constraint, predicted, pull, energy, excess, whole)
+    return LayerRules(
+        weight.name, weight.size, constraint, predicted, pull, energy, spent, excess, whole
+    )
 
 
 def _sums(array: Array, found: Array, measured: Array, h: Array) -> Array:

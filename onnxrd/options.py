@@ -35,8 +35,8 @@ class Options:
         max_load_memory: bytes of memory that onnxruntime may take when it loads the output, about;
             None for 1 GiB, or four times the network in float32 if that is more.
         keep_names: leave names of nodes and inner values, doc strings and what the exporter noted
-            down as they are. Else they are dropped or made short, see `onnxrd.graph.lean`; names of
-            inputs, outputs and weights stay in any case.
+            down as they are. Else they are dropped or made short, see `onnxrd.graph.lean`; only
+            inputs, outputs and compressed weights, as values, keep their names in any case.
         force: write the output even if it is not smaller.
         cache: folder to keep importance in, and what else is worth it, for the next time; made if
             need be. None for none.

@@ -9,6 +9,7 @@ import onnxrd
 from onnxrd import quantizers
 from onnxrd.diagnosis import golden_rules
 from onnxrd.importance import Importance
+from onnxrd.report.theory import _worst
 from tests import networks
 from tests.graph.test_stored import by_another_tool, renamed, two_products
 from tests.pipeline.decoded import weights_of
@@ -182,4 +183,22 @@ def test_without_importance(model, calib, run, tmp_path, monkeypatch):
 def test_the_worst_layer_is_named(model, calib, run, tmp_path):
     out = renamed(model, tmp_path / "out.onnx", {"w1": "w1"})  # twice as long
     shown = run("evaluate", model, out, "--data", calib).out
-    assert "rule 1 is violated most by w1: times 0.5 " in shown
+    assert "rule 1 is violated most by w1: times 0.5 it would have 100% less distortion" in shown
+
+
+def test_what_mending_would_gain_is_a_share_of_what_is_damped(model, tmp_path):
+    """Where measured importance is zero, a layer's distortion is less than the damped gain."""
+    h, out = importance_of(model), tmp_path / "out.onnx"
+    h.values["w1"][:] = 0
+    h.values["w1"][0, 0] = 1
+    w = networks.arrays(model)["w1"]
+    rough = np.where(w > 0, 1, -1).astype(np.float32)
+    rough[0, 0] = w[0, 0]
+    networks.replace(networks.mlp(out), "w1", rough)
+    rules = rules_of(model, out, h)
+    layer = next(layer for layer in rules.layers if layer.name == "w1")
+    assert layer.predicted == 0 < layer.excess < layer.spent
+    error = w.astype(np.float64) - rough
+    assert layer.spent == pytest.approx((h.damped("w1", w.shape) * error**2).sum() / 2)
+    lines = str(_worst(rules))
+    assert f"would have {100 * layer.excess / layer.spent:.3g}% less distortion by damped" in lines

@@ -39,10 +39,11 @@ def progress_bar(things: Iterable[T], what: str, total: int) -> Iterable[T]:
         yield from progress.track(things, total=total, description=what)
 
 
-def print_result(result: Result, as_json: bool, quiet: bool) -> None:
-    """Print what a compression did; warnings go to stderr."""
+def print_result(result: Result, as_json: bool, quiet: bool, *, held_out: bool = False) -> None:
+    """Print what a compression did, see `tables.result_table`; warnings go to stderr."""
     print_warnings(() if quiet else result.warnings)
-    print_document(as_json, report_data.result_data(result), tables.result_table(result))
+    table = tables.result_table(result, held_out=held_out)
+    print_document(as_json, report_data.result_data(result), table)
 
 
 def print_warnings(warnings: Iterable[str]) -> None:

@@ -167,8 +167,8 @@ choice = _all(
         "--keep-names",
         is_flag=True,
         help="Keep names of nodes and inner values, doc strings and the exporter's notes, for a "
-        "pipeline that goes by them. [default: short names, no notes; names of inputs, outputs and "
-        "weights stay in any case]",
+        "pipeline that goes by them. [default: short names, no notes; only inputs, outputs and "
+        "compressed weights, as values, keep their names]",
     ),
 )
 

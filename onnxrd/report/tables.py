@@ -60,8 +60,13 @@ def weights_table(
     return Group(*map(Text, lines), table, Text(total))
 
 
-def result_table(result: Result) -> RenderableType:
-    """What `onnxrd quantize` and `onnxrd prune` show: every layer, and the total."""
+def result_table(result: Result, *, held_out: bool = False) -> RenderableType:
+    """What commands that compress show: every layer, and the total.
+
+    Args:
+        result: what came out.
+        held_out: it was measured on samples that nothing was fitted to.
+    """
     unit = _unit(result.importance)
     table = plain_table(
         "weight", "role", ">entries", ">levels", ">kept", "encoding", ">bits", f">{unit}", ">share"
@@ -82,10 +87,13 @@ def result_table(result: Result) -> RenderableType:
         )
     )
     if result.predicted is not None:
-        parts.append(Text(f"predicted {_measure(result.importance)}: {result.predicted:.4g}"))
+        what = _measure(result.importance)
+        if any(layer.method.startswith("error feedback") for layer in result.layers):
+            what += " by diagonal importance, before what error feedback makes good"
+        parts.append(Text(f"predicted {what}: {result.predicted:.4g}"))
     if result.evaluation is not None:
-        samples = result.evaluation.samples
-        parts.append(Text(f"measured on the {samples} calibration samples:"))
+        kind = "held-out calibration" if held_out else "calibration"
+        parts.append(Text(f"measured on the {result.evaluation.samples} {kind} samples:"))
         parts += [Text(f"  {line}") for h in result.evaluation.heads for line in head_lines(h)]
     parts.append(Text(f"verified at every optimization level: {result.path}"))
     return Group(*parts)

@@ -69,25 +69,31 @@ def _rules_row(layer: LayerRules) -> tuple[str, ...]:
 
 
 def _worst(rules: GoldenRules) -> list[str]:
-    """Which layers violate the rules most, and what mending that would gain."""
+    """Which layers violate the rules most, and what mending that would gain there."""
     if rules.worst is None:
         return []
     first, second = rules.worst
     lines = []
     if abs(first.rule1) > ROUNDING:
-        gain = first.pull * first.rule1 / 2
+        gain = _share(first.pull * first.rule1 / 2, first)
         lines.append(
             f"rule 1 is violated most by {first.name}: times {1 + first.rule1:.5g} it would have "
-            f"{gain:.3g} less distortion"
+            f"{gain} less distortion by damped importance"
         )
     else:
         lines.append("rule 1 holds in every layer, up to rounding")
-    if second.rule2 is not None and second.rule2 > ROUNDING:
+    if second.excess is not None and (second.rule2 or 0) > ROUNDING:
         lines.append(
             f"rule 2 is violated most by {second.name}: the best approximation with "
-            f"{second.constraint} would have {second.excess:.3g} less distortion"
+            f"{second.constraint} would have {_share(second.excess, second)} less distortion by "
+            "damped importance"
         )
     return lines
+
+
+def _share(gain: float, layer: LayerRules) -> str:
+    """Of the layer's distortion, both by damped importance."""
+    return f"{100 * gain / layer.spent:.3g}%"
 
 
 def bound_data(result: NetworkBound) -> dict[str, Any]:

@@ -166,6 +166,13 @@ def test_what_is_no_target_is_told_before_any_work(target, tmp_path):
         onnxrd.compress("no such file", tmp_path / "out.onnx", target=target, data=CALIB)
 
 
+def test_what_is_shown_says_how_it_was_predicted_and_measured(run, tmp_path):
+    given = ("--data", CALIB, "--samples", "256", "--bits", "2", "-o", tmp_path / "small.onnx")
+    shown = run("compress", MODEL, *given).out
+    assert "by diagonal importance, before what error feedback makes good: " in shown
+    assert "measured on the 64 held-out calibration samples:" in shown
+
+
 def test_no_weight_is_changed_that_is_excluded(compress):
     weights = onnxrd.find_weights(onnxrd.load_model(MODEL))
     first = next(w for w in weights if not w.skip)

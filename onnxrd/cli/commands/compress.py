@@ -66,7 +66,7 @@ def compress(
         )
         if page:
             page.write_text(result_page(result), encoding="utf8")
-    print_result(result, as_json, rest["quiet"])
+    print_result(result, as_json, rest["quiet"], held_out=True)
 
 
 def _page(path: Path | None, never: tuple[Path, ...]) -> AbstractContextManager[Path | None]:
