@@ -25,6 +25,9 @@ Array = NDArray[Any]
 TOLERANCE = 1e-4
 """Largest difference, relative to the largest output, between a written model and the dense one."""
 
+ROUNDINGS = 4
+"""The same in roundings, where a model computes with less than single precision."""
+
 BATCH = 64
 
 LARGEST_MADE_UP = 1 << 28
@@ -238,6 +241,8 @@ def verify(
     dense: Path,
     feeds: Mapping[str, Array],
     runtime: Runtime = DEFAULT,
+    *,
+    precision: float = 0.0,
 ) -> None:
     """Run a written file at every optimization level against the dense model it stands for.
 
@@ -246,6 +251,7 @@ def verify(
         dense: file of the original graph with the dequantized weights in it.
         feeds: inputs to run both on.
         runtime: threads and provider.
+        precision: of the numbers that the model computes with, if less than single: their eps.
 
     Raises:
         VerificationError: it does not load or run, or its outputs differ.
@@ -259,7 +265,7 @@ def verify(
                 f"the written model fails at level {level!r}: {error}"
             ) from error
         for name, values in expected.items():
-            if not _close(found[name], values):
+            if not _close(found[name], values, max(TOLERANCE, ROUNDINGS * precision)):
                 raise VerificationError(
                     f"output {name!r} of the written model differs from the dense model with the "
                     f"same weights at optimization level {level!r}. Nothing was written."
@@ -279,13 +285,13 @@ def example_feeds(inputs: Sequence[InputSpec], seed: int = 0) -> dict[str, Array
     return feeds
 
 
-def _close(found: Array, expected: Array) -> bool:
+def _close(found: Array, expected: Array, tolerance: float) -> bool:
     if found.shape != expected.shape or found.dtype != expected.dtype:
         return False
     if expected.dtype.kind != "f":
         return bool((found == expected).all())
     scale = float(np.max(np.abs(expected), where=np.isfinite(expected), initial=0.0))
-    return bool(np.allclose(found, expected, rtol=0, atol=TOLERANCE * scale, equal_nan=True))
+    return bool(np.allclose(found, expected, rtol=0, atol=tolerance * scale, equal_nan=True))
 
 
 def _load_seconds(models: Sequence[Model], runtime: Runtime) -> tuple[float, float]:

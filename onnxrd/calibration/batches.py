@@ -90,16 +90,22 @@ class OneByOne:
 
 
 class CallByCall:
-    """Data whose samples are calls, numbered 0 ≤ number < count."""
+    """Data whose samples are calls, numbered 0 ≤ number < count.
+
+    Attributes:
+        rows: of the first call, which may be samples; 1 if they cannot be.
+    """
 
     sample_axis = False
 
     def __init__(self, calls: Calls, inputs: Sequence[InputSpec]) -> None:
         self._calls, self._inputs = calls, inputs
-        self.count = 0
+        self.count = self.rows = 0
         for self.count, (where, read) in enumerate(calls.entries(), 1):
             if self.count == 1:
-                self._labelled = self._batch(where, read()).labels is not None
+                first = self._batch(where, read())
+                self._labelled = first.labels is not None
+                self.rows = self._rows(first)
         if not self.count:
             raise CalibrationError(f"{calls.where}: no calls. At least one is needed.")
 
@@ -132,6 +138,12 @@ class CallByCall:
                 f"{self._calls.where}: {LABELS!r} differ in shape beyond their first axis."
             )
         return np.concatenate(labels)
+
+    def _rows(self, call: Batch) -> int:
+        """What the arrays of a call have along a first axis of any length, if it is the same."""
+        lengths = {array.shape[:1] for array in call.feeds.values()}
+        free = all(spec.shape and not isinstance(spec.shape[0], int) for spec in self._inputs)
+        return next(iter(lengths))[0] if free and len(lengths) == 1 else 1
 
     def _batch(self, where: str, arrays: dict[str, Array]) -> Batch:
         check_feeds(where, arrays, self._inputs, sample_axis=False)

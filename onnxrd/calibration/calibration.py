@@ -41,6 +41,17 @@ class Calibration:
         """Whether the first axis of every feed counts samples (else it means what it likes)."""
         return self._data.sample_axis
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user might have meant otherwise."""
+        rows = self._data.rows if isinstance(self._data, CallByCall) else 1
+        if rows <= 1:
+            return ()
+        return (
+            f"each call counts as one sample, though the first one has {rows} rows: where rows are "
+            "samples, give them all in one .npz (np.concatenate), or a mapping of arrays.",
+        )
+
     @cached_property
     def labels(self) -> Labels | None:
         """[samples, ...]; without a sample axis those of all calls, one after the other."""
@@ -107,7 +118,8 @@ class Calibration:
         if not 0 < fraction < 1:
             raise SettingError(f"cannot hold out a share of {fraction}. Give one between 0 and 1.")
         if self.samples < 2:
-            raise CalibrationError("one sample cannot be split. Give more data.")
+            hint = "".join(f" Or: {warning}" for warning in self.warnings)
+            raise CalibrationError(f"one sample cannot be split. Give more data.{hint}")
         count = min(max(round(fraction * self.samples), 1), self.samples - 1)
         held_out = _draw(self.samples, count, seed)
         return self.subset(np.delete(np.arange(self.samples), held_out)), self.subset(held_out)

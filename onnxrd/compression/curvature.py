@@ -5,6 +5,7 @@ layer to layer. So each tensor is quantized alone and the damage at the network'
 importance only says how coarsely to quantize for that.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,8 @@ Array = NDArray[Any]
 TRUST = 0.75
 """Exponent of the measured correction: noise in it would otherwise be taken for sensitivity."""
 
+RUINED = 10.0
+"""Times the largest finite damage where outputs are not finite."""
 
 ALONE = Method(repair=False)
 """How each tensor is quantized for that."""
@@ -48,6 +51,8 @@ def measured_curvature(
     """
     found = track(_damages(network, steps), "sensitivity", len(network.weights))
     measured = dict(found)
+    worst = max((d for d in measured.values() if math.isfinite(d)), default=0.0)
+    measured = {n: d if math.isfinite(d) else RUINED * worst for n, d in measured.items()}
     total, expected = sum(measured.values()), sum(predicted.values())
     if not total or not expected:
         return dict.fromkeys(measured, 1.0)

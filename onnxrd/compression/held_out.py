@@ -25,6 +25,9 @@ TEMPERATURES = (1.0, 2.0, 4.0)
 LUCK = 0.15
 """Share of the damage that another rounding of the same network may make better or worse."""
 
+RUIN = 1e30
+"""The damage where outputs are not finite."""
+
 CONFIDENT = 0.9
 """A network whose mean confidence is above this is softened until it is not."""
 
@@ -142,7 +145,8 @@ def best_of(damages: Sequence[Floats], bits: Sequence[float]) -> int:
         damages: of each way, [N], of the same samples: `Damage.smooth`.
         bits: entropy of a weight, of each.
     """
-    at_equal_rate = [damage * 4 ** (rate - bits[0]) for damage, rate in zip(damages, bits)]
+    finite = [np.nan_to_num(damage, nan=RUIN, posinf=RUIN) for damage in damages]
+    at_equal_rate = [damage * 4 ** (rate - bits[0]) for damage, rate in zip(finite, bits)]
     best, first = 0, at_equal_rate[0]
     for number, damage in enumerate(at_equal_rate):
         gain = first - damage

@@ -65,7 +65,7 @@ def quantize_layer(
     Adds to what is done.
     """
     form, weight, step = layer.form, layer.weight, done.steps[layer.weight.name]
-    centred = method.bias and bool(form.bias)
+    centred = method.bias and bool(form.bias) and form.bias not in network.fixed
     moments = reduce(operator.add, folds)
     second, cross = moments.second(centred=centred)
     matrices = form.matrices(weight.array()).astype(np.float64)

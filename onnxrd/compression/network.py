@@ -95,6 +95,7 @@ class Network:
         heads: what is compared at the outputs.
         data: the samples in use, few enough to be walked side by side.
         halves: names of constants that the file holds in half precision; no weights.
+        fixed: names of biases that must stay as they are.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Network:
         self.waves = _waves(prepared.graph, self.layers)
         self.data = data
         self.halves: Collection[str] = ()
+        self.fixed: Collection[str] = ()
 
     @property
     def base(self) -> Any:

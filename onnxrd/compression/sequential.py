@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.compression.layers import gathered, quantize_layer, quantize_loose
@@ -65,6 +66,8 @@ class Sequential:
             if self._keeps:
                 self._kept[layer.number] = inputs
         others = self.network.columns(layer, damaged) if damaged else None
+        if others and not all(np.isfinite(x).all() for x in others):
+            others = None  # as where a weight of zeros is divided by its norm
         return gathered(layer, self.network.samples, inputs, others)
 
 

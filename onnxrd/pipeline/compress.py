@@ -1,5 +1,6 @@
 """Compress to a target: the fewest bytes for a damage, or the least damage for a size."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from onnxrd.allocation.ladder import slope_for_bits
 from onnxrd.allocation.search import Trial, search
 from onnxrd.allocation.target import Target
+from onnxrd.compression.held_out import LUCK, RUIN
 from onnxrd.compression.quantization import Method
 from onnxrd.errors import CalibrationError, SettingError, TargetError
 from onnxrd.evaluation import count_parameters
@@ -19,6 +21,9 @@ from onnxrd.report.result import Result
 
 WITHIN = {"size": 0.005, "damage": 0.03}
 """How near below its limit a target is thought to be met."""
+
+NEAR = 0.02
+"""Share of a size that a file may leave unused, unless it is clearly better for that."""
 
 NARROW = 0.04
 """Log slopes nearer than that differ by less than a hundredth of the bytes, and in damage by
@@ -121,16 +126,34 @@ def _to_size(compressor: Compressor, target: Target, start: float, method: Metho
     if not kept:
         least = min(t.outcome.nbytes for t in trials)
         raise TargetError(
-            f"{limit} bytes cannot be reached: the smallest file has {least}. Most of that is "
-            "the graph and what is left alone; `onnxrd pack` makes these smaller, too."
+            f"{limit} bytes cannot be reached: the smallest file that was found has {least}. Most "
+            "of that is the graph and what is left alone; `onnxrd pack` makes these smaller, too."
         )
-    best = max(kept, key=lambda point: point.nbytes)
-    return replace(best, damage=compressor.measure(best.quantization))
+    measured = [replace(p, damage=compressor.measure(p.quantization)) for p in kept]
+    best = min(measured, key=_damage)
+    full = [point for point in measured if point.nbytes > (1 - NEAR) * limit]
+    fullest = min(full, key=_damage, default=best)
+    if _damage(best) > (1 - LUCK) * _damage(fullest):
+        best = fullest  # that a smaller file is better is rather luck
+    if not math.isfinite(_damage(best)):
+        raise TargetError(
+            f"outputs are not finite in any file of {limit} bytes or less that was tried: allow "
+            "more, or leave out the weights that are divided by, by --exclude."
+        )
+    return best
+
+
+def _damage(point: Point) -> float:
+    assert point.damage is not None
+    damage = point.damage.distortion
+    return damage if math.isfinite(damage) else math.inf
 
 
 def _to_damage(compressor: Compressor, target: Target, start: float, method: Method) -> Point:
     def limited(point: Point) -> float:
         assert point.damage is not None
+        if not math.isfinite(point.damage.distortion):
+            return RUIN
         value = {
             "kl": point.damage.distortion,
             "error": point.damage.relative,
@@ -159,6 +182,8 @@ def _to_damage(compressor: Compressor, target: Target, start: float, method: Met
     kept: list[Trial[Point]] = [t for t in trials if t.value <= target.value]
     if not kept:
         best = min(trials, key=lambda t: t.value)
+        if best.value == RUIN:
+            raise TargetError(_NOT_MEASURED["kl"])
         raise TargetError(
             f"a {target.kind} of {target.value:g} cannot be kept on the held-out samples: the "
             f"least that was found is {best.value:.3g}, at {best.outcome.nbytes} bytes."

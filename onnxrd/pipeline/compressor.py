@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnxrd import encodings
 from onnxrd.allocation.ladder import Ladder, slope_for_bits, slope_for_distortion, steps_at
 from onnxrd.cache import Notes, remembered
-from onnxrd.calibration import Calibration
+from onnxrd.calibration import Calibration, aligned
 from onnxrd.calibration import load as load_data
 from onnxrd.compression.directions import directions
 from onnxrd.compression.held_out import Damage, HeldOut, best_of
@@ -28,7 +28,7 @@ from onnxrd.graph.weights import STAYS, Weight, find_weights
 from onnxrd.importance import Importance
 from onnxrd.options import Options
 from onnxrd.pipeline.encode import encode
-from onnxrd.pipeline.job import Job, Shell, choose, prepare, replace_constants
+from onnxrd.pipeline.job import EXCLUDED, Job, Shell, choose, prepare, replace_constants
 from onnxrd.pipeline.output import finish
 from onnxrd.quantizers import Quantized, Shelf, Stacked, Trellis
 from onnxrd.report.result import Result
@@ -107,6 +107,12 @@ class Compressor:
         model, few = self.job.model, _first(data, most)
         network = Network(model, self.prepared, self.weights, few, options.task, options.runtime)
         network.halves = self.halves
+        network.fixed = {
+            layer.form.bias
+            for layer in network.layers
+            if layer.form.bias not in self._shell.names
+            or self.skipped.get(layer.form.bias) == EXCLUDED
+        }
         return network
 
     def _measured_on(self, data: Calibration) -> HeldOut:
@@ -308,6 +314,7 @@ def prepared_compressor(
     weights, skipped = choose(original, found, options.exclude)
     vectors = halves(weight for weight in found if skipped.get(weight.name) == weight.skip)
     samples = load_data(data, original.inputs, samples=options.samples, seed=options.seed)
+    samples = aligned(original, samples, options.runtime)
     fitted, held_out = samples.split(HELD_OUT, options.seed)
     job = prepare(original, _first(fitted, IMPORTANCE_SAMPLES), importance, options)
     return Compressor(replace(job, data=fitted), prepared, weights, skipped, held_out, vectors)

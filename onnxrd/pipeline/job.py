@@ -23,6 +23,9 @@ from onnxrd.options import Options
 
 Array = NDArray[Any]
 
+EXCLUDED = "excluded"
+"""Why a constant stays as it is: the user said so."""
+
 
 @dataclass(frozen=True, eq=False)
 class Job:
@@ -101,7 +104,7 @@ def choose(
             )
     chosen = [w for w in found if not w.skip and w.name not in excluded]
     others = {
-        w.name: "excluded" if w.name in excluded else w.skip
+        w.name: EXCLUDED if w.name in excluded else w.skip
         for w in found
         if w.name in excluded or (w.skip and (w.floating or w.skip.startswith(QUANTIZED)))
     }
@@ -128,7 +131,7 @@ def prepare(
             if isinstance(data, Calibration)
             else load_data(data, model.inputs, samples=options.samples, seed=options.seed)
         )
-    warnings = []
+    warnings = list(samples.warnings) if samples is not None else []
     if importance is not None:
         h = _measured_before(model, importance, options)
         if samples is None:

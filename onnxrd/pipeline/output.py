@@ -21,6 +21,9 @@ from onnxrd.report.result import Layer, Result
 
 Array = NDArray[Any]
 
+EPS = {ir.DataType.FLOAT16: 2.0**-10, ir.DataType.BFLOAT16: 2.0**-7}
+"""Relative errors that numbers of less than single precision may have."""
+
 LARGE = 1 << 26
 """Bytes of weights above which a model is not put together in memory to be verified."""
 
@@ -122,11 +125,14 @@ def _dense(weight: Weight, quantized: Quantized) -> ir.LazyTensor:
 def _verify(job: Job, dense: ir.Model, path: Path) -> None:
     reference, runtime = scratch(path) / "dense.onnx", job.options.runtime
     save(dense, reference, external_above=LARGE)
+    narrow = {value.dtype for value in dense.graph.initializers.values()} & EPS.keys()
+    precision = max((EPS[dtype] for dtype in narrow if dtype), default=0.0)
     if job.data is not None:
-        verify(path, reference, next(iter(job.data.batches(4))).feeds, runtime)
+        feeds = next(iter(job.data.batches(4))).feeds
+        verify(path, reference, feeds, runtime, precision=precision)
         return
     try:
-        verify(path, reference, example_feeds(job.model.inputs), runtime)
+        verify(path, reference, example_feeds(job.model.inputs), runtime, precision=precision)
     except ModelError as error:
         raise ModelError(
             f"the model does not run on made-up inputs, give some by --data: {error}"

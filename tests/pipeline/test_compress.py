@@ -125,7 +125,7 @@ def test_accuracy(compress):
 @pytest.mark.parametrize(
     ("arguments", "code", "telling"),
     [
-        (("--target-size", "1k"), 3, "the smallest file has"),
+        (("--target-size", "1k"), 3, "the smallest file that was found has"),
         (("--max-kl", "1e-12"), 3, "the least that was found is"),
         (("--max-error", "0.1"), 1, "give --max-kl"),
         (("--max-kl", "0.1", "--bits", "2"), 2, "give one target"),
