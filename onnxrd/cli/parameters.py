@@ -40,8 +40,9 @@ data = _all(
     click.option(
         "--data",
         metavar="DATA",
-        help="Calibration data: an .npz keyed by input name (with `labels` if you have them), a "
-        "folder of .npz files, test_data_set_* folders, or script.py:function.",
+        help="Calibration data: an .npz keyed by input name (with `labels` if you have them), "
+        "samples along the first axis; or, one call and one sample each, a folder of .npz files, "
+        "test_data_set_* folders, or script.py:function.",
     ),
     click.option(
         "--seed",

@@ -8,7 +8,7 @@ from typing import Any
 from onnxrd.allocation.ladder import slope_for_bits
 from onnxrd.allocation.search import Trial, search
 from onnxrd.allocation.target import Target
-from onnxrd.compression.held_out import LUCK, RUIN
+from onnxrd.compression.held_out import RUIN, Floats, best_of
 from onnxrd.compression.quantization import Method
 from onnxrd.errors import CalibrationError, SettingError, TargetError
 from onnxrd.evaluation import count_parameters
@@ -130,17 +130,20 @@ def _to_size(compressor: Compressor, target: Target, start: float, method: Metho
             "of that is the graph and what is left alone; `onnxrd pack` makes these smaller, too."
         )
     measured = [replace(p, damage=compressor.measure(p.quantization)) for p in kept]
-    best = min(measured, key=_damage)
-    full = [point for point in measured if point.nbytes > (1 - NEAR) * limit]
-    fullest = min(full, key=_damage, default=best)
-    if _damage(best) > (1 - LUCK) * _damage(fullest):
-        best = fullest  # that a smaller file is better is rather luck
+    full = [point for point in measured if point.nbytes > (1 - NEAR) * limit] or measured
+    order = [min(full, key=_damage), *measured]
+    best = order[best_of([_smooth(point) for point in order], [0.0] * len(order))]
     if not math.isfinite(_damage(best)):
         raise TargetError(
             f"outputs are not finite in any file of {limit} bytes or less that was tried: allow "
             "more, or leave out the weights that are divided by, by --exclude."
         )
     return best
+
+
+def _smooth(point: Point) -> Floats:
+    assert point.damage is not None
+    return point.damage.smooth
 
 
 def _damage(point: Point) -> float:

@@ -102,8 +102,9 @@ def test_of_files_within_a_size_the_least_damaged_is_taken(tmp_path, monkeypatch
     target = onnxrd.Target("size", 3000)
     result = onnxrd.compress(path, out, target=target, data=data, options=FORCED)
     assert result.nbytes[1] <= 3000
-    assert len(set(found)) > 1
-    assert (result.evaluation.distortion, result.nbytes[1]) == pytest.approx(min(found), rel=1e-3)
+    full = [damage for damage, nbytes in found if nbytes > 0.98 * 3000]
+    assert len(set(full)) > 1
+    assert result.evaluation.distortion <= 1.001 * min(full)
 
 
 def test_half_precision_may_differ_by_its_own_roundings(tmp_path):
