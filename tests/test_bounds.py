@@ -137,7 +137,9 @@ def test_on_the_command_line(model, calib, run, tmp_path):
     assert total / document["entries"] == pytest.approx(point["bits"]["empirical"])
     shown = run(*command, "--plot", plot)
     assert shown.code == 0
-    assert f"spends {file['bits']:.2f} bits per weight" in " ".join(shown.out.split())
+    said = " ".join(shown.out.split())
+    assert f"spends {file['bits']:.2f} bits per weight" in said
+    assert "knows nothing of what error feedback makes good" in said
     assert plot.read_bytes()[:4] == b"\x89PNG"
     measured = run("bound", model, "--data", calib, "--distortion", 0.05, "--json")
     assert json.loads(measured.out)["points"] == document["points"]

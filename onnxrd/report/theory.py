@@ -161,6 +161,8 @@ def bound_table(result: NetworkBound) -> RenderableType:
     ]
     for file in result.files:
         parts += [Text(), _file_table(result, file), Text(_sentence(file, unit), style="bold")]
+    if result.files:
+        parts.append(Text(_CAVEAT))
     return Group(*parts)
 
 
@@ -175,6 +177,12 @@ def _file_table(result: NetworkBound, file: FileRate) -> RenderableType:
         share = f"{spent / total:.1%}"
         table.add_row(weight.name, f"{weight.size:,}", f"{bits:.2f}", bound, f"{spent:.3g}", share)
     return table
+
+
+_CAVEAT = (
+    "Distortion is ½ΣhΔ² by diagonal importance, which knows nothing of what error feedback makes "
+    "good: of files of `onnxrd compress` it says far too much, see `onnxrd evaluate`."
+)
 
 
 def _sentence(file: FileRate, unit: str) -> str:
