@@ -148,7 +148,9 @@ def test_on_the_command_line(model, calib, run, tmp_path):
 def test_bad_usage_on_the_command_line(model, calib, run, refused):
     refused(2, "--importance", arguments=("bound", model))
     refused(2, "positive", arguments=("bound", model, "--data", calib, "--distortion", -1))
-    refused(1, "never overwritten", arguments=("bound", model, "--data", calib, "--plot", model))
+    for given in (model, calib):
+        arguments = ("bound", model, "--data", calib, "--plot", given)
+        refused(1, "never overwritten", arguments=arguments)
 
 
 def test_without_matplotlib(model, calib, refused, tmp_path, monkeypatch):

@@ -214,7 +214,7 @@ def scratch(temporary: Path) -> Path:
     Args:
         temporary: what `atomic_output` gave.
     """
-    folder = temporary.with_name(f"{temporary.name}.scratch")
+    folder = temporary.parent.with_name("scratch")
     folder.mkdir(exist_ok=True)
     return folder
 
@@ -223,8 +223,9 @@ def scratch(temporary: Path) -> Path:
 def atomic_output(path: Path, *, never: tuple[Path, ...] = ()) -> Iterator[Path]:
     """Give a temporary path to write to; move the files there beside `path` if nothing failed.
 
-    The temporary folder lies beside `path`, so that moving is a rename. After an exception nothing
-    is left behind and a file that was at `path` before is as it was.
+    Those in folders beside the temporary path go to folders of the same names beside `path`. The
+    temporary folder lies beside `path`, so that moving is a rename. After an exception nothing is
+    left behind and a file that was at `path` before is as it was.
 
     Args:
         path: where the output shall appear.
@@ -242,13 +243,17 @@ def atomic_output(path: Path, *, never: tuple[Path, ...] = ()) -> Iterator[Path]
         folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     except OSError as error:
         raise ModelError(f"cannot write to {path.parent} ({error.strerror}).") from error
+    inside = folder / "written"
     try:
-        yield folder / path.name
-        moves = {file: path.parent / file.name for file in folder.iterdir() if file.is_file()}
+        inside.mkdir()
+        yield inside / path.name
+        written = [file for file in inside.rglob("*") if file.is_file()]
+        moves = {file: path.parent / file.relative_to(inside) for file in written}
         for target in moves.values():
             _refuse(target, never)
-        for written in sorted(moves, key=lambda file: file.name == path.name):
-            os.replace(written, moves[written])
+        for file, target in sorted(moves.items(), key=lambda move: move[1] == path):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
     except OSError as error:
         raise ModelError(f"cannot write {path} ({error.strerror}).") from error
     finally:

@@ -55,15 +55,19 @@ def test_smaller_than_lzma_of_the_whole_file(tmp_path, calib):
     assert archive.stat().st_size < 0.99 * len(lzma.compress(output.read_bytes(), preset=9))
 
 
-def test_external_data_come_back_under_their_names(tmp_path):
+@pytest.mark.parametrize("location", ["weights.bin", "data/of/weights.bin"])
+def test_external_data_come_back_under_their_names(location, tmp_path):
     source = tmp_path / "source"
-    source.mkdir()
-    path = networks.external(source / "model.onnx", "weights.bin")
-    data = source / "weights.bin"
-    data.write_bytes(data.read_bytes() + b"a gap that no tensor claims")
+    data = source / location
+    data.parent.mkdir(parents=True)
+    path = networks.external(source / "model.onnx", location)
+    content = (source / "weights.bin").read_bytes() + b"a gap that no tensor claims"
+    (source / "weights.bin").unlink()
+    data.write_bytes(content)
     back = restored(tmp_path, packed(tmp_path, path))
     assert back.read_bytes() == path.read_bytes()
-    assert (back.parent / "weights.bin").read_bytes() == data.read_bytes()
+    assert {p for p in back.parent.rglob("*") if p.is_file()} == {back, back.parent / location}
+    assert (back.parent / location).read_bytes() == content
 
 
 def test_external_data_replace_nothing(tmp_path, refused):

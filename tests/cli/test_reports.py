@@ -93,7 +93,8 @@ def test_elements_escape_what_is_not_markup():
 def test_a_page_that_cannot_be_written_is_refused_before_the_work(model, calib, refused, tmp_path):
     given = ("compress", model, "--data", calib, "--bits", "9", "-o", tmp_path / "small.onnx")
     refused(1, "cannot write", arguments=(*given, "--report", tmp_path / "none" / "page.html"))
-    refused(1, "never overwritten", arguments=(*given, "--report", model))
+    for given_too in (model, calib):
+        refused(1, "never overwritten", arguments=(*given, "--report", given_too))
 
 
 def test_outputs_that_are_no_classes_have_relative_errors(calib, run, tmp_path):

@@ -11,6 +11,7 @@ from onnxrd.cli import parameters
 from onnxrd.cli.console import print_document
 from onnxrd.graph.model import atomic_output, load
 from onnxrd.importance import load_importance
+from onnxrd.pipeline.job import files_of
 from onnxrd.report import theory
 from onnxrd.report.plots import plot_bound
 
@@ -68,6 +69,6 @@ def bound(
     )
     if plot is not None:
         inputs = [file for each in (loaded, *versions) for file in each.files]
-        with atomic_output(plot, never=tuple(inputs)) as temporary:
+        with atomic_output(plot, never=(*inputs, *files_of(data, importance))) as temporary:
             plot_bound(result, temporary)
     print_document(as_json, theory.bound_data(result), theory.bound_table(result))

@@ -11,6 +11,7 @@ from onnxrd.allocation.target import Kind, Target, parse_share, parse_size
 from onnxrd.cli import parameters
 from onnxrd.cli.console import print_result
 from onnxrd.graph.model import atomic_output
+from onnxrd.pipeline.job import files_of
 from onnxrd.report.pages import result_page
 
 _TARGETS: dict[str, Kind] = {
@@ -60,7 +61,7 @@ def compress(
     if data is None:
         raise click.UsageError("--data is needed: damage is measured, not guessed.")
     target, options = _target(rest), parameters.options(**rest)
-    with _page(report, (model, output)) as page:
+    with _page(report, (model, output, *files_of(data, importance))) as page:
         result = pipeline.compress(
             model, output, target=target, data=data, importance=importance, options=options
         )
