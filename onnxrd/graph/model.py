@@ -255,7 +255,7 @@ def atomic_output(path: Path, *, never: tuple[Path, ...] = ()) -> Iterator[Path]
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(file, target)
     except OSError as error:
-        raise ModelError(f"cannot write {path} ({error.strerror}).") from error
+        raise ModelError(f"cannot write {path} ({error.strerror or error}).") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

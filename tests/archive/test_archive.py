@@ -8,6 +8,7 @@ import onnxruntime as ort
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 import onnxrd
 from onnxrd.archive import coders
@@ -96,6 +97,43 @@ def test_a_session_from_an_archive_with_external_data(tmp_path):
     options = ort.SessionOptions()
     session = onnxrd.load_session(packed(tmp_path, path), session_options=options)
     np.testing.assert_array_equal(session.run(None, feeds())[0], expected[0])
+
+
+def test_a_session_from_an_archive_with_external_data_anywhere(tmp_path):
+    """In a Constant, in the branches of an If, and of four bits."""
+    made, info = helper.make_node, helper.make_tensor_value_info
+
+    def constant(name, output, seed):
+        array = numpy_helper.from_array(networks.normal(12, 12, seed=seed), name)
+        return made("Constant", [], [output], value=array)
+
+    def branch(name, seed):
+        return helper.make_graph([constant(name, f"{name}y", seed)], name, [], [output(f"{name}y")])
+
+    def output(name):
+        return info(name, TensorProto.FLOAT, None)
+
+    four = helper.make_tensor("q", TensorProto.INT4, [12, 12], bytes(range(72)), raw=True)
+    half = numpy_helper.from_array(np.float32(0.5), "half")
+    nodes = [
+        constant("c", "w0", 0),
+        made("If", ["yes"], ["w1"], then_branch=branch("t", 1), else_branch=branch("e", 2)),
+        made("DequantizeLinear", ["q", "half"], ["w2"]),
+        made("Sum", ["w0", "w1", "w2"], ["w"]),
+        made("MatMul", ["x", "w"], ["y"]),
+    ]
+    yes = numpy_helper.from_array(np.bool_(True), "yes")
+    inputs = [info("x", TensorProto.FLOAT, ["N", 12])]
+    graph = helper.make_graph(nodes, "g", inputs, [output("y")], [four, half, yes])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    expected = ort.InferenceSession(model.SerializeToString()).run(None, feeds())
+    path = tmp_path / "source" / "model.onnx"
+    path.parent.mkdir()
+    settings = {"location": "weights.bin", "size_threshold": 10, "convert_attribute": True}
+    onnx.save(model, path, save_as_external_data=True, **settings)
+    assert (path.parent / "weights.bin").stat().st_size >= 3 * 4 * 144 + 72
+    found = onnxrd.load_session(packed(tmp_path, path)).run(None, feeds())
+    np.testing.assert_array_equal(found[0], expected[0])
 
 
 def test_commands_tell_the_sizes(quantized, tmp_path, run):

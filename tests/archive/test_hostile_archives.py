@@ -2,6 +2,7 @@
 
 import hashlib
 
+import onnx
 import pytest
 
 import onnxrd
@@ -156,3 +157,36 @@ def test_an_archive_is_no_model_and_that_is_said(archive, tmp_path, refused, mod
         ("compress", archive, *data, "--max-kl", "0.1", "-o", tmp_path / "out.onnx"),
     ):
         refused(1, "archive of `onnxrd pack`", "by `onnxrd unpack` first", arguments=command)
+
+
+def spoilt(model, external):
+    """Models whose external data, as they are said to be, are not among the files of an archive."""
+
+    def entry(key, value):
+        changed = onnx.ModelProto.FromString(model)
+        for tensor in changed.graph.initializer:
+            for given in tensor.external_data:
+                given.value = value if given.key == key else given.value
+        return changed.SerializeToString()
+
+    yield model, {}
+    yield model, {"other.bin": external}
+    yield model, {"weights.bin": external[:100]}
+    yield b"nonsense", {"weights.bin": external}
+    for key, value in (("location", "/etc/passwd"), ("offset", "-8"), ("offset", "x")):
+        yield entry(key, value), {"weights.bin": external}
+
+
+def test_a_session_reads_nothing_but_the_archive(tmp_path, monkeypatch):
+    path = networks.external(tmp_path / "model.onnx", "weights.bin")
+    monkeypatch.chdir(tmp_path)  # from where onnxruntime would take what is missing
+    for model, external in spoilt(path.read_bytes(), (tmp_path / "weights.bin").read_bytes()):
+        files = {"": model, **external}
+        content = b"".join(files.values())
+        table = varint(1) + varint(len(content))
+        streams = [Stream(0, len(each), len(each)) for each in (table, content)]
+        entries = [Entry(name, len(data)) for name, data in files.items()]
+        bad = tmp_path / "bad.onnxrd"
+        bad.write_bytes(forged(entries, streams, table + content, content))
+        with pytest.raises(ModelError, match="cannot load"):
+            onnxrd.load_session(bad)
