@@ -51,7 +51,7 @@ def search(
         within: a value in (limit · (1 - within), limit] ends the search.
         bounds: the least and the largest slope that make sense.
         known: slope → value, of trials made before. The search goes on from these, and makes the
-            best one anew if it finds none that is better.
+            best one anew if it finds none that is better; without them, if it does not hold.
         narrow: a log slope that keeps the limit, and another so near that does not, end it, too.
         most: trials at most.
 
@@ -67,7 +67,7 @@ def search(
     def attempted(position: float) -> float:
         value, outcome = attempt(slopes.get(position) or math.exp(position))
         made.append(Trial(position, value, outcome))
-        seen.append(made[-1])
+        seen[:] = [trial for trial in seen if trial.position != position] + made[-1:]
         return value
 
     def near(value: float) -> bool:
@@ -89,6 +89,18 @@ def search(
     best = (max if rising else min)(kept, default=position)
     if kept and all(trial.position != best for trial in made):
         attempted(best)
+    promised = any(trial.value <= limit for trial in earlier)
+    if promised and all(trial.value > limit for trial in made):
+        made += search(
+            attempt,
+            start,
+            limit,
+            rising=rising,
+            within=within,
+            bounds=bounds,
+            narrow=narrow,
+            most=most,
+        )
     return made
 
 

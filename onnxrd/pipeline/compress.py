@@ -68,8 +68,9 @@ def compress(
 def to_target(compressor: Compressor, target: Target) -> Point:
     """The best point that keeps a target.
 
-    Where it has been looked for before, and a cache remembers it, it is only made again; where
-    another target has, the search begins with what was found then.
+    Where it has been looked for before, and a cache remembers it, it is only made again, and still
+    has to keep the target: another machine rounds otherwise. Where another target has, the search
+    begins with what was found then.
 
     Raises:
         TargetError: none does; the message says what can be had.
@@ -85,7 +86,18 @@ def to_target(compressor: Compressor, target: Target) -> Point:
         return [found[0].slope]
 
     (slope,) = compressor.remembered("slope", sought, target, *compressor.storage)
-    return found[0] if found else compressor.point(slope, method=method)
+    if not found:
+        point = compressor.point(slope, method=method)
+        if _keeps(compressor, target, point):
+            return point
+        sought()
+    return found[0]
+
+
+def _keeps(compressor: Compressor, target: Target, point: Point) -> bool:
+    if target.is_size:
+        return point.nbytes <= _limit(compressor, target)
+    return _limited(target, point) <= target.value
 
 
 def _start(compressor: Compressor, target: Target) -> float:
@@ -152,23 +164,25 @@ def _damage(point: Point) -> float:
     return damage if math.isfinite(damage) else math.inf
 
 
-def _to_damage(compressor: Compressor, target: Target, start: float, method: Method) -> Point:
-    def limited(point: Point) -> float:
-        assert point.damage is not None
-        if not math.isfinite(point.damage.distortion):
-            return RUIN
-        value = {
-            "kl": point.damage.distortion,
-            "error": point.damage.relative,
-            "drop": point.damage.drop,
-        }[target.kind]
-        if value is None or value != value:
-            raise CalibrationError(_NOT_MEASURED[target.kind])
-        return value
+def _limited(target: Target, point: Point) -> float:
+    """That damage of a point which the target limits."""
+    assert point.damage is not None
+    if not math.isfinite(point.damage.distortion):
+        return RUIN
+    value = {
+        "kl": point.damage.distortion,
+        "error": point.damage.relative,
+        "drop": point.damage.drop,
+    }[target.kind]
+    if value is None or value != value:
+        raise CalibrationError(_NOT_MEASURED[target.kind])
+    return value
 
+
+def _to_damage(compressor: Compressor, target: Target, start: float, method: Method) -> Point:
     def attempt(slope: float) -> tuple[float, Point]:
         point = compressor.point(slope, method=method)
-        return limited(point), point
+        return _limited(target, point), point
 
     place = {"kl": 2, "error": 3, "drop": 4}[target.kind]
     known = {row[0]: row[place] for row in compressor.trials(method).rows}

@@ -72,6 +72,22 @@ def test_a_search_goes_on_from_what_is_known(power, limit, rising, slopes, seed)
     assert len(made) <= (5 if min(known.values()) <= limit < max(known.values()) else 9)
 
 
+@pytest.mark.parametrize("rising", [True, False])
+def test_what_is_known_gives_way_to_what_is_measured(rising):
+    """Values are a tenth higher than they were where they come from."""
+    known = {s: s if rising else 1 / s for s in np.geomspace(0.9, 1.1, 21).tolist()}
+    trials = search(
+        lambda slope: (1.1 * (slope if rising else 1 / slope), slope),
+        1.0,
+        1.0,
+        rising=rising,
+        within=0.005,
+        bounds=(1e-3, 1e3),
+        known=known,
+    )
+    assert any(trial.value <= 1 for trial in trials)
+
+
 def test_the_best_known_is_made_anew_if_nothing_better_is_found():
     """Values jump past the limit."""
     known = {1.0: 3.9, 1.5: 5.0}

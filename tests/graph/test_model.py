@@ -209,6 +209,13 @@ def test_a_file_that_is_too_long_a_name(tmp_path):
         pass
 
 
+def test_an_error_without_a_number_is_told_in_its_own_words(tmp_path):
+    """As numpy raises where a disk is full."""
+    telling = "9 requested and 0 written"
+    with pytest.raises(ModelError, match=telling), atomic_output(tmp_path / "out"):
+        raise OSError(telling)
+
+
 def test_constants_of_every_kind_of_attribute(tmp_path):
     """`Constant` has a tensor, or a number, or a list, under different attributes."""
     made = helper.make_node

@@ -99,6 +99,26 @@ def test_another_target_begins_with_what_was_found_for_the_first(other, written,
     assert calls["quantize"] == 1
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "factor"), [("ratio", 2, 1 / 8), ("kl", 0.05, 8)], ids=["size", "damage"]
+)
+def test_a_slope_that_does_not_keep_the_target_here_is_not_taken(
+    kind, value, factor, model, calib, folder, tmp_path
+):
+    """As if it had been found on another machine, which rounds otherwise."""
+    target, options = onnxrd.Target(kind, value), onnxrd.Options(cache=folder)
+    for _ in range(2):
+        result = onnxrd.compress(
+            model, tmp_path / "out", target=target, data=calib, options=options
+        )
+        assert result.ratio >= 2 if kind == "ratio" else result.evaluation.distortion <= value
+        (entry,) = folder.glob("slope*")
+        with np.load(entry) as archive:
+            arrays = {**archive, "slope": factor * archive["slope"]}
+        with entry.open("wb") as stream:
+            np.savez(stream, **arrays)
+
+
 def test_methods_are_compared_once(written, folder, calls):
     for ratio in ("2", "3.5"):
         written("compress", "--target-ratio", ratio, "--cache", folder)
