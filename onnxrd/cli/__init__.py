@@ -2,7 +2,9 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
 
 import click
 
@@ -21,6 +23,8 @@ def main(arguments: list[str] | None = None) -> None:
     quiet = "-q" in arguments or "--quiet" in arguments
     least = logging.DEBUG if verbose else logging.ERROR if quiet else logging.WARNING
     logging.getLogger("onnxrd").setLevel(least)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves no more than Ctrl-C does
     try:
         onnxrd.main(arguments, prog_name="onnxrd", standalone_mode=False)
         print(end="", flush=True)

@@ -1,4 +1,4 @@
-"""Ctrl-C while a command works: it says so, and leaves everything as it was."""
+"""Ctrl-C, or SIGTERM, while a command works: it says so, and leaves everything as it was."""
 
 import signal
 import subprocess
@@ -32,8 +32,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def interrupted(command, folder, delay):
-    """Send SIGINT so many seconds after the command has begun to write.
+def interrupted(command, folder, delay, number=signal.SIGINT):
+    """Send a signal so many seconds after the command has begun to write.
 
     Returns: exit code, stdout, stderr.
     """
@@ -48,7 +48,7 @@ def interrupted(command, folder, delay):
     while not any(folder.rglob(".*")) and process.poll() is None:
         time.sleep(0.01)
     time.sleep(delay)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate()
     return process.returncode, out, err.strip()
 
@@ -58,10 +58,11 @@ def left(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(("command", "delay"), [("importance", 0.1), ("compress", 0.5)])
-def test_an_interruption(command, delay, folder):
+def test_an_interruption(command, delay, number, folder):
     before = left(folder)
-    assert interrupted(command, folder, delay) == STOPPED
+    assert interrupted(command, folder, delay, number) == STOPPED
     assert left(folder) == before
 
 
