@@ -1,5 +1,6 @@
 """The command line: exit codes, and errors as messages."""
 
+import io
 import logging
 import os
 import signal
@@ -25,6 +26,8 @@ def main(arguments: list[str] | None = None) -> None:
     logging.getLogger("onnxrd").setLevel(least)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves no more than Ctrl-C does
+    if isinstance(sys.stdout, io.TextIOWrapper):  # its encoding may lack what we say, such as →
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         onnxrd.main(arguments, prog_name="onnxrd", standalone_mode=False)
         print(end="", flush=True)

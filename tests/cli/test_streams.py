@@ -1,6 +1,7 @@
 """What goes to stdout, what to stderr, and what -q, -v, --json, --help and --version do."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -164,9 +165,12 @@ def test_the_shell_is_told_what_may_come_next(run, monkeypatch):
         assert run().out.splitlines() == [expected]
 
 
-def module(*arguments):
+def module(*arguments, **environment):
     command = [sys.executable, "-m", "onnxrd", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+    environment = {**os.environ, **environment}
+    return subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf8", errors="replace"
+    )
 
 
 def test_the_module_runs(arguments, tmp_path):
@@ -181,6 +185,17 @@ def test_the_module_runs(arguments, tmp_path):
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr.startswith("error: ")
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_an_encoding_that_lacks_characters_is_no_failure(encoding, model, tmp_path):
+    odd = tmp_path / "вес.onnx"
+    command = ("quantize", model, "-o", odd, "--clusters", "4")
+    ran = module(*command, PYTHONIOENCODING=encoding)
+    assert (ran.returncode, "error" in ran.stderr) == (0, False), ran.stderr
+    assert "\\u2192" in ran.stdout
+    ran = module(*command, "--json", PYTHONIOENCODING=encoding)
+    assert json.loads(ran.stdout)["path"] == str(odd)
 
 
 def test_an_error_is_one_line_however_long(tmp_path):
