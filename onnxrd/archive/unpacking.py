@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from onnxrd.archive.container import MAGIC, Archive
+from onnxrd.archive.container import Archive
 from onnxrd.errors import ModelError, SettingError
-from onnxrd.graph.model import PathLike, atomic_output
+from onnxrd.graph.model import ARCHIVE, PathLike, atomic_output
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ def unpack(archive: PathLike, output: PathLike, *, max_size: int | None = None) 
 
 
 def is_archive(path: PathLike) -> bool:
-    """Whether a file begins as an archive does."""
+    """Whether a file begins as an archive does, of whatever version."""
     with Path(path).open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
+        return file.read(len(ARCHIVE)) == ARCHIVE
 
 
 @contextmanager

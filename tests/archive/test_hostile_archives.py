@@ -129,6 +129,15 @@ def test_headers_that_make_no_sense(data, tmp_path):
     refuses(tmp_path, data)
 
 
+def test_another_version_is_told_wherever_it_is_read(archive, tmp_path):
+    data = archive.read_bytes()
+    archive.write_bytes(MAGIC[:-1] + b"\x02" + data[len(MAGIC) :])
+    with pytest.raises(ModelError, match="Update onnxrd"):
+        onnxrd.unpack(archive, tmp_path / "out.onnx")
+    with pytest.raises(ModelError, match="Update onnxrd"):
+        onnxrd.load_session(archive)
+
+
 @pytest.mark.parametrize(
     "table", [b"\x05\x0a", b"\x00\x0a", b"\x01\x00", b"\x01\x0b", b"\x01\x0a\x01\x01", b"\x01", b""]
 )
