@@ -185,7 +185,7 @@ def _to_damage(compressor: Compressor, target: Target, start: float, method: Met
         return _limited(target, point), point
 
     place = {"kl": 2, "error": 3, "drop": 4}[target.kind]
-    known = {row[0]: row[place] for row in compressor.trials(method).rows}
+    rows = compressor.trials(method).rows
     trials = search(
         attempt,
         start,
@@ -194,7 +194,7 @@ def _to_damage(compressor: Compressor, target: Target, start: float, method: Met
         within=WITHIN["damage"],
         narrow=NARROW,
         bounds=compressor.bounds,
-        known={slope: value for slope, value in known.items() if value == value},
+        known={row[0]: row[place] for row in rows if not math.isnan(row[place])},
     )
     kept: list[Trial[Point]] = [t for t in trials if t.value <= target.value]
     if not kept:

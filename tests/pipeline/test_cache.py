@@ -1,5 +1,6 @@
 """The cache: the same bytes sooner, and never those of something else."""
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -117,6 +118,26 @@ def test_a_slope_that_does_not_keep_the_target_here_is_not_taken(
             arrays = {**archive, "slope": factor * archive["slope"]}
         with entry.open("wb") as stream:
             np.savez(stream, **arrays)
+
+
+def test_points_made_for_a_size_hide_no_damage(model, calib, folder, tmp_path, calls):
+    """They are noted down without one, at slopes where it may be known."""
+
+    def compress(kl, cache):
+        target, options = onnxrd.Target("kl", kl), onnxrd.Options(cache=cache)
+        calls.clear()
+        onnxrd.compress(model, tmp_path / "out", target=target, data=calib, options=options)
+        return (tmp_path / "out").read_bytes(), dict(calls)
+
+    compress(0.05, folder)
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for notes in copy.glob("trials*"):
+        with np.load(notes) as archive:
+            arrays, rows = dict(archive), archive["rows"]
+        without = np.where(np.arange(rows.shape[1]) < 2, rows, np.nan)
+        with notes.open("wb") as stream:
+            np.savez(stream, **{**arrays, "rows": np.concatenate([rows, without])})
+    assert compress(0.055, copy) == compress(0.055, folder)
 
 
 def test_methods_are_compared_once(written, folder, calls):
