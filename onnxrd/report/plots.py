@@ -33,6 +33,11 @@ def figure(width: float = 7, height: float = 4.5) -> tuple[Any, Any]:
     return made, made.add_subplot()
 
 
+def _literal(name: str) -> str:
+    """The name of a file as it is, even where its dollars would enclose a formula."""
+    return name.replace("$", r"\$")
+
+
 def plot_bound(result: NetworkBound, path: Path) -> None:
     """Bits per weight against distortion: the bounds as lines, files as points.
 
@@ -55,7 +60,7 @@ def plot_bound(result: NetworkBound, path: Path) -> None:
             [file.bits],
             "osD^v"[number % 5],
             color=f"C{number + 1}",
-            label=f"{Path(file.name).name}: {file.bits:.2f} bits",
+            label=f"{_literal(Path(file.name).name)}: {file.bits:.2f} bits",
         )
     unit = "KL divergence, nats" if result.in_nats else "½ Σ h Δ²"
     axes.set_xscale("log")
@@ -92,7 +97,7 @@ def plot_curve(curve: Curve, path: Path) -> None:
         axes.plot(*np.array(curve.bound).T, "--", color="0.4", label=BOUND)
     (low, high), most = curve.window
     axes.set(xscale="log", xlim=(low, high), ylim=(0, most))
-    axes.set(xlabel=curve.measure, ylabel="file", title=curve.model.name)
+    axes.set(xlabel=curve.measure, ylabel="file", title=_literal(curve.model.name))
     axes.set_xticks(ticks := decades(low, high), [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda y, _: size(y))

@@ -81,6 +81,18 @@ def test_names_are_never_markup(model, calib, run, tmp_path):
     assert "<script>.onnx, compressed" in page.text
 
 
+def test_names_are_never_formulas(model, calib, run, tmp_path):
+    odd = model.rename(tmp_path / "m$_$^{.onnx")
+    given = ("--data", calib, "--points", "2", "--keep", "-o", tmp_path / "out")
+    ran = run("curve", odd, *given)
+    assert ran.code == 0, ran.err
+    small = (tmp_path / "out" / "onnxrd-01.onnx").rename(tmp_path / "s$_$^{.onnx")
+    plot = tmp_path / "bound.png"
+    ran = run("bound", odd, "--data", calib, "--against", small, "--plot", plot)
+    assert ran.code == 0, ran.err
+    assert plot.exists()
+
+
 def test_elements_escape_what_is_not_markup():
     inner = element("b", "1 < 2 & 3")
     outer = element("p", inner, " <i>", class_='"x"', stroke_width=2, id=None)
