@@ -141,4 +141,10 @@ def _write(path: Path, key: str, arrays: Arrays) -> None:
         with atomic_output(path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **{_KEY: np.array(key)}, **arrays)
     except ModelError as error:
-        logging.getLogger("onnxrd").warning("not kept in the cache: %s", error)
+        _not_kept(str(error))
+
+
+@cache
+def _not_kept(why: str) -> None:
+    """Say so once, however many entries it goes for."""
+    logging.getLogger("onnxrd").warning("not kept in the cache: %s", why)

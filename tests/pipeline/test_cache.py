@@ -282,6 +282,15 @@ def test_the_result_is_there_even_if_it_cannot_be_kept(written, folder, monkeypa
     assert "No space left" in caplog.text
 
 
+def test_a_folder_that_cannot_be_written_is_told_once(written, folder, monkeypatch, caplog):
+    def refused(*where, **options):
+        raise ModelError(f"cannot write to {folder} (Permission denied).")
+
+    monkeypatch.setattr(cache, "atomic_output", refused)
+    written("compress", "--cache", folder)
+    assert caplog.text.count("Permission denied") == 1
+
+
 def test_in_python(model, calib, tmp_path, calls):
     options = onnxrd.Options(cache=str(tmp_path / "cache"))
     for clusters in (4, 8):
