@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -13,6 +14,10 @@ SAMPLE = 1 << 15
 
 RUNGS = 8
 """Steps to the factor of two."""
+
+COARSEST = 64
+"""The coarsest step, in largest weights: plain rounding leaves nothing of a tensor from 2 on, but
+errors that are fed back add up, and go on to be worth less."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +52,11 @@ class Ladder:
         step = np.sqrt(12 * slope / (np.log(2) * max(self.curvature, np.finfo(np.float64).tiny)))
         return float(np.clip(step, self.steps[0], self.steps[-1]))
 
+    @property
+    def largest_slope(self) -> float:
+        """The slope from which on the step is the coarsest one."""
+        return float(self.curvature * np.log(2) / 12 * self.steps[-1] ** 2)
+
     def at(self, slope: float) -> int:
         """Which of the steps is nearest to that."""
         return int(np.argmin(np.abs(np.log(self.steps / self.step(slope)))))
@@ -68,8 +78,9 @@ def ladder(weight: NDArray[np.floating], curvature: float, seed: int = 0) -> Lad
         sample = flat
     largest = float(np.abs(flat).max(initial=0)) or 1.0
     spread = float(np.sqrt(np.mean(sample**2))) or largest
-    count = int(np.ceil(np.log2(largest / spread * 512) * RUNGS)) + RUNGS
-    steps = 4 * largest * 2.0 ** (-np.arange(count) / RUNGS)[::-1]
+    coarsest = min(COARSEST * largest, float(ir.DataType.from_numpy(weight.dtype).max) / 4)
+    count = int(np.ceil(np.log2(coarsest / spread * 128) * RUNGS)) + RUNGS
+    steps = coarsest * 2.0 ** (-np.arange(count) / RUNGS)[::-1]
     points = [_point(sample, step) for step in steps]
     bits, errors = np.array(points).T
     return Ladder(flat.size, curvature, steps, bits, errors)

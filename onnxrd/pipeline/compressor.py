@@ -298,7 +298,7 @@ class Compressor:
     def bounds(self) -> tuple[float, float]:
         """The least and the largest slope that make sense."""
         ladders = list(self.ladders.values())
-        return slope_for_bits(ladders, 9.0), slope_for_bits(ladders, 0.02)
+        return slope_for_bits(ladders, 9.0), max(one.largest_slope for one in ladders)
 
 
 def prepared_compressor(

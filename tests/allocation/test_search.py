@@ -2,6 +2,7 @@
 
 import math
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -154,3 +155,13 @@ def test_a_distortion_that_is_never_reached_leaves_nothing():
     weights = np.random.default_rng(2).normal(size=5000).astype(np.float32)
     one = ladder(weights, 1e-4)
     assert one.bits[one.at(slope_for_distortion([one], 1e3))] < 0.02
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
+def test_the_coarsest_step_is_a_number_of_the_weights_type(dtype):
+    weights = (1e4 * np.random.default_rng(3).normal(size=500)).astype(dtype)
+    one = ladder(weights, 1e-4)
+    step = one.step(one.largest_slope)
+    assert step == pytest.approx(one.steps[-1])
+    assert one.step(0.5 * one.largest_slope) < step
+    assert np.isfinite(dtype(2 * step))

@@ -8,6 +8,7 @@ from onnx import TensorProto
 
 import onnxrd
 from onnxrd import load_data
+from onnxrd.allocation.ladder import slope_for_bits
 from onnxrd.compression.held_out import HeldOut
 from onnxrd.compression.network import Network
 from onnxrd.compression.quantization import Method
@@ -179,7 +180,8 @@ def test_rare_rows_are_coarser_in_the_file_and_it_is_smaller(tmp_path, trellis, 
     sizes = []
     for name in ("with.onnx", "without.onnx"):
         compressor = prepared_compressor(model, data, None, onnxrd.Options())
-        low, high = (np.log(slope) for slope in compressor.bounds)
+        ladders = list(compressor.ladders.values())
+        low, high = (np.log(slope_for_bits(ladders, bits)) for bits in (9.0, 0.02))
         points = [
             compressor.point(np.exp(low + (high - low) * t), method=Method(trellis=trellis))
             for t in np.linspace(0.4, 0.9, 7)

@@ -52,6 +52,16 @@ def test_damage_is_kept_on_samples_that_nothing_was_fitted_to(compress):
     assert 0.005 < measured.distortion <= 0.01
 
 
+def test_much_damage_is_used_up_and_no_size_refused_that_can_be_had(compress):
+    ran, small = compress("--max-kl", "0.3")
+    assert ran.code == 0, ran.err
+    assert 0.2 < json.loads(ran.out)["evaluation"]["distortion"] <= 0.3
+    nbytes = small.stat().st_size
+    ran, small = compress("--target-size", f"{nbytes}")
+    assert ran.code == 0, ran.err
+    assert small.stat().st_size <= nbytes
+
+
 def test_fewer_bytes_for_more_damage_and_far_fewer_than_the_paper_needs(compress, tmp_path):
     sizes = []
     for limit in ("0.003", "0.03"):
