@@ -60,7 +60,8 @@ def find_heads(
     """Decide for each floating-point output what is compared there.
 
     A Softmax or LogSoftmax at the end makes a classifier; so does a linear layer with a matrix
-    [N, K ≥ 2] as its output (bare logits). Everything else is regression. Constants that are
+    [N, K ≥ 2] as its output (bare logits). Everything else is regression. Where it is said to be
+    classes, they are the channels of a convolution, or else on the last axis. Constants that are
     outputs are left out.
 
     Args:
@@ -126,7 +127,7 @@ def _head(output: ir.Value, task: Task | None, opset: int) -> Head:
         return Head(name, "classification", form, source, axis, opset < 13, why=why)
     if task == "classification" or (task is None and _ends_in_linear_layer(output, value)):
         why = "asked for" if task else "the graph ends in a linear layer, taken for logits"
-        return Head(name, "classification", "logits", name, why=why)
+        return Head(name, "classification", "logits", name, _class_axis(value), why=why)
     why = "asked for" if task else "the graph ends neither in Softmax nor in a linear layer"
     return Head(name, "regression", "values", name, why=why)
 
@@ -140,6 +141,23 @@ def _ends_in_linear_layer(output: ir.Value, value: ir.Value) -> bool:
         products = [v for v in node.inputs if v is not None and not v.is_initializer()]
         node = products[0].producer() if len(products) == 1 else None
     return node is not None and node.op_type in ("Gemm", "MatMul")
+
+
+def _class_axis(value: ir.Value) -> int:
+    """The axis of the classes in bare logits: the channels of a convolution, or else the last."""
+    node = value.producer()
+    while node is not None and node.op_type in _KEEP_CHANNELS:
+        before = [v for v in node.inputs if v is not None and not v.is_initializer()]
+        node = before[0].producer() if before else None
+    return 1 if node is not None and node.op_type in _CONVOLUTIONS else -1
+
+
+_CONVOLUTIONS = ("Conv", "ConvTranspose", "FusedConv")
+_KEEP_CHANNELS = (
+    *("Add", "BatchNormalization", "Cast", "DepthToSpace", "Identity", "Pad", "Resize", "Slice"),
+    *("GlobalAveragePool", "Upsample"),
+)
+"""Operators behind a convolution that leave its channels on axis 1."""
 
 
 # Values at the heads

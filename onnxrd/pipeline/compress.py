@@ -211,6 +211,7 @@ def _to_damage(compressor: Compressor, target: Target, start: float, method: Met
 _NOT_MEASURED = {
     "drop": "a drop of accuracy cannot be measured: the data have no labels, or the outputs are no "
     "classes. Give labels, or --max-kl.",
-    "error": "a relative error is for outputs that are no classes: give --max-kl.",
+    "error": "a relative error is for outputs that are no classes, and some are taken for classes: "
+    "give --max-kl, or if they are numbers --task regression.",
     "kl": "the damage is not a number: the outputs are not finite on some held-out sample.",
 }

@@ -1,5 +1,6 @@
 """What the end of a graph shows: which outputs are compared, and how."""
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
@@ -95,6 +96,36 @@ def test_sequences_of_vectors_are_no_logits_unless_said(tmp_path):
     prepared = onnxrd.load_model(path).prepared()
     assert find_heads(prepared)[0].task == "regression"
     assert find_heads(prepared, "classification")[0].form == "logits"
+
+
+@pytest.mark.parametrize(
+    ("tail", "axis"),
+    [
+        ([node("Identity", ["c"], ["y"])], 1),
+        ([node("Resize", ["c", "", "sizes"], ["y"], mode="linear")], 1),
+        ([node("GlobalAveragePool", ["c"], ["y"])], 1),
+        ([node("Transpose", ["c"], ["y"], perm=[0, 2, 3, 1])], -1),
+        ([node("Reshape", ["c", "rows"], ["y"])], -1),
+        ([node("Relu", ["c"], ["r"]), node("MatMul", ["r", "m"], ["y"])], -1),
+    ],
+    ids=lambda given: given[0].op_type if isinstance(given, list) else "",
+)
+def test_classes_of_a_convolution_are_its_channels(tail, axis, tmp_path):
+    """As of a network that says for every pixel what is there."""
+    weights = {
+        "w": networks.normal(5, 2, 3, 3),
+        "m": networks.normal(6, 5),
+        "sizes": np.array([1, 1, 2, 2], np.float32),
+        "rows": np.array([0, -1, 5]),
+    }
+    nodes = [node("Conv", ["x", "w"], ["c"], pads=[1, 1, 1, 1]), *tail]
+    rank = 3 if tail[-1].op_type == "Reshape" else 4
+    shapes = {"x": ["N", 2, 6, 6]}, {"y": ["N", *"ABC"[: rank - 1]]}
+    path = networks.save(tmp_path / "m.onnx", nodes, weights, *shapes)
+    prepared = onnxrd.load_model(path).prepared()
+    (head,) = find_heads(prepared, "classification")
+    assert (head.form, head.axis) == ("logits", axis)
+    assert find_heads(prepared)[0].task == "regression"
 
 
 def test_a_single_column_is_no_classifier(tmp_path):
