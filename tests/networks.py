@@ -30,7 +30,8 @@ def save(
         [numpy_helper.from_array(np.asarray(w), n) for n, w in weights.items()],
     )
     imports = [helper.make_opsetid("", opset)]
-    imports += [helper.make_opsetid(f.domain, 1) for f in extra.get("functions", [])]
+    own = {n.domain for n in (*nodes, *extra.get("functions", []))} - {""}
+    imports += [helper.make_opsetid(domain, 1) for domain in sorted(own)]
     model = helper.make_model(graph, opset_imports=imports, ir_version=ir_version, **extra)
     onnx.checker.check_model(model)
     onnx.save(model, path)

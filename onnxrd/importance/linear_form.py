@@ -7,7 +7,7 @@ of that output.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from onnxrd.graph.weights import Weight
 
 Array = NDArray[np.float32]
 Indices = NDArray[np.intp]
+_Build = Callable[[Use, Indices], "LinearForm | None"]
 Columns = Callable[[Array, np.random.Generator, int], Array]
 """(input of the layer, generator, most positions) → [G, P, K]: inputs at some of its positions."""
 
@@ -63,8 +64,9 @@ def linear_form(weight: Weight) -> LinearForm | None:
         return None
     use = weight.uses[0]
     moved = _moved_index(weight, use)
-    build = _FORMS.get((use.node.op_type, use.slot))
-    if moved is None or build is None or use.node.domain not in ("", "ai.onnx"):
+    forms = _FUSED_FORMS if use.node.domain == "com.microsoft" else _FORMS
+    build = forms.get((use.node.op_type, use.slot))
+    if moved is None or build is None or use.node.domain not in ("", "ai.onnx", "com.microsoft"):
         return None
     tapped = use.node.inputs[1 - use.slot]
     return build(use, moved) if tapped is not None and tapped.const_value is None else None
@@ -259,7 +261,24 @@ def _recurrent(use: Use, index: Indices) -> LinearForm:
     return LinearForm(index, _name(use.node, 0), columns)
 
 
-_FORMS: dict[tuple[str, int], Callable[[Use, Indices], LinearForm | None]] = {
+def _attention(use: Use, index: Indices) -> LinearForm:
+    """The weights [K, 3 H] of queries, keys and values together."""
+    matrix = index.T
+    bias = _bias(use.node.inputs[2], len(matrix)) if len(use.node.inputs) > 2 else ""
+    return LinearForm(matrix[None], _name(use.node, 0), _rows_of, bias)
+
+
+def _activated(build: _Build) -> _Build:
+    """The form of a layer whose output is hidden by an activation."""
+
+    def hidden(use: Use, index: Indices) -> LinearForm | None:
+        form = build(use, index)
+        return replace(form, output="") if form else None
+
+    return hidden
+
+
+_FORMS: dict[tuple[str, int], _Build] = {
     ("Conv", 1): _convolution,
     ("ConvTranspose", 1): _transposed_convolution,
     ("Gemm", 0): _gemm,
@@ -270,3 +289,11 @@ _FORMS: dict[tuple[str, int], Callable[[Use, Indices], LinearForm | None]] = {
     ("GRU", 1): _recurrent,
     ("RNN", 1): _recurrent,
 }
+
+_FUSED_FORMS: dict[tuple[str, int], _Build] = {
+    ("Attention", 1): _attention,
+    ("FusedConv", 1): _activated(_convolution),
+    ("FusedGemm", 0): _activated(_gemm),
+    ("FusedGemm", 1): _activated(_gemm),
+}
+"""Of what onnxruntime's optimizer makes of neighbouring operators."""
