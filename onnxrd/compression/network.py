@@ -86,7 +86,7 @@ class Network:
 
     Attributes:
         layers: weights that have a linear form and are used in the main graph, where their inputs
-            can be had.
+            can be had, and if by several operators then all of them in one wave.
         loose: the other weights.
         row_sets: of the loose weights whose rows matter differently, by name.
         waves: layers by depth: the inputs of a wave depend on earlier waves only.
@@ -109,15 +109,12 @@ class Network:
     ) -> None:
         self.model, self.prepared, self.weights, self.runtime = model, prepared, weights, runtime
         self.heads: Sequence[Head] = find_heads(prepared, task, sample_axis=data.sample_axis)
-        forms = [(w, linear_form(w) if self.is_main(w.uses[0].node) else None) for w in weights]
-        self.layers = [
-            Layer(number, w, form)
-            for number, (w, form) in enumerate((w, f) for w, f in forms if f is not None)
-        ]
-        self.loose = [w for w, form in forms if form is None]
+        main = [w for w in weights if all(self.is_main(use.node) for use in w.uses)]
+        self.layers, self.waves = _layers(prepared.graph, main)
+        inside = {layer.weight for layer in self.layers}
+        self.loose = [w for w in weights if w not in inside]
         self.row_sets: dict[str, RowSets] = {}
         self.directions: Mapping[int, SecondMoment] | None = None
-        self.waves = _waves(prepared.graph, self.layers)
         self.data = data
         self.halves: Collection[str] = ()
         self.fixed: Collection[str] = ()
@@ -134,7 +131,10 @@ class Network:
     @cached_property
     def stages(self) -> list[Stage]:
         """One for each wave, which delivers the inputs of its layers, and one for the outputs."""
-        taps = [list(dict.fromkeys(layer.form.tap for layer in wave)) for wave in self.waves]
+        taps = [
+            list(dict.fromkeys(place.tap for layer in wave for place in layer.form.places))
+            for wave in self.waves
+        ]
         return cut(self.prepared, [*taps, [str(head.output) for head in self.heads]])
 
     @property
@@ -157,15 +157,14 @@ class Network:
 
     def columns(self, layer: Layer, taps: Sequence[Mapping[str, Array]]) -> list[Array]:
         """Inputs of a layer at random positions, the same ones each time: [G, P, K] a batch."""
-        most = -(-layer.most_positions // len(taps))
-        return [
-            layer.form.columns(
-                np.asarray(values[layer.form.tap], np.float32),
-                np.random.default_rng([layer.number, number]),
-                most,
-            )
-            for number, values in enumerate(taps)
-        ]
+        places = layer.form.places
+        most = -(-layer.most_positions // (len(taps) * len(places)))
+        found = []
+        for number, values in enumerate(taps):
+            rng = np.random.default_rng([layer.number, number])
+            inputs = [p.columns(np.asarray(values[p.tap], np.float32), rng, most) for p in places]
+            found.append(np.concatenate(inputs, axis=1) if len(inputs) > 1 else inputs[0])
+        return found
 
     def held(self, name: str, array: Array, step: float) -> Array:
         """What the file holds of a constant: multiples of a step, a power of two, as halves can."""
@@ -180,17 +179,38 @@ class Network:
         return np.asarray(value.numpy())
 
 
-def _waves(graph: ir.Graph, layers: Sequence[Layer]) -> list[list[Layer]]:
-    """Layers by how many layers lie before them on the longest path."""
+def _layers(graph: ir.Graph, weights: Sequence[Weight]) -> tuple[list[Layer], list[list[Layer]]]:
+    """The layers that weights are the matrices of, and in waves.
+
+    A weight that lies in several layers, one behind another, is none: its inputs change with it.
+    """
+    forms = {w: form for w in weights if (form := linear_form(w)) is not None}
+    while True:
+        layers = [Layer(number, w, form) for number, (w, form) in enumerate(forms.items())]
+        depths = _depths(graph, layers)
+        uneven = [layer.weight for layer in layers if len(depths[layer]) > 1]
+        if not uneven:
+            break
+        for weight in uneven:
+            del forms[weight]
+    waves: dict[int, list[Layer]] = {}
+    for layer, (depth,) in depths.items():
+        waves.setdefault(depth, []).append(layer)
+    return layers, [waves[depth] for depth in sorted(waves)]
+
+
+def _depths(graph: ir.Graph, layers: Sequence[Layer]) -> dict[Layer, set[int]]:
+    """How many layers lie before each one on the longest path, wherever it is used."""
     at: dict[ir.Node, list[Layer]] = {}
     for layer in layers:
-        at.setdefault(layer.weight.uses[0].node, []).append(layer)
+        for use in layer.weight.uses:
+            at.setdefault(use.node, []).append(layer)
     depth: dict[ir.Value, int] = {}
-    waves: dict[int, list[Layer]] = {}
+    depths: dict[Layer, set[int]] = {}
     for node in graph:
         here = max((depth.get(value, 0) for value in reads(node)), default=0)
-        if node in at:
-            waves.setdefault(here, []).extend(at[node])
-            here += 1
+        for layer in at.get(node, []):
+            depths.setdefault(layer, set()).add(here)
+        here += node in at
         depth.update(dict.fromkeys(node.outputs, here))
-    return [waves[number] for number in sorted(waves)]
+    return depths

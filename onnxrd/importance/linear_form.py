@@ -35,6 +35,7 @@ class LinearForm:
         bias: name of the constant [G·R] that is added to the layer's output, "" if there is none.
         output: name of the layer's output, "" if the rows do not lie along one of its axes.
         axis: of the output, of length G·R; the only one where the output is a vector.
+        others: the forms of the other layers that multiply with the same matrices.
     """
 
     index: Indices
@@ -43,6 +44,12 @@ class LinearForm:
     bias: str = ""
     output: str = ""
     axis: int = -1
+    others: tuple["LinearForm", ...] = ()
+
+    @property
+    def places(self) -> tuple["LinearForm", ...]:
+        """The forms of all the layers that the weight is in."""
+        return (self, *self.others)
 
     def matrices(self, weight: Array) -> Array:
         """[G, R, K] of [*weight]."""
@@ -56,13 +63,21 @@ class LinearForm:
 
 
 def linear_form(weight: Weight) -> LinearForm | None:
-    """The linear form of a weight; None where its use has none.
+    """The linear form of a weight; None where a use of it has none.
 
-    A weight that several operators use has none either, nor one that multiplies a constant.
+    One that multiplies a constant has none. Several operators may use it, all with the same
+    matrices; what they add belongs to each of them alone.
     """
-    if len(weight.uses) != 1:
+    forms = [_form(weight, use) for use in weight.uses]
+    first = forms[0] if forms else None
+    same = [f for f in forms if f and first and np.array_equal(f.index, first.index)]
+    if not same or len(same) < len(forms):
         return None
-    use = weight.uses[0]
+    return same[0] if len(same) == 1 else replace(same[0], bias="", output="", others=(*same[1:],))
+
+
+def _form(weight: Weight, use: Use) -> LinearForm | None:
+    """The linear form of a weight at one of its uses."""
     moved = _moved_index(weight, use)
     forms = _FUSED_FORMS if use.node.domain == "com.microsoft" else _FORMS
     build = forms.get((use.node.op_type, use.slot))

@@ -6,6 +6,7 @@ import onnxruntime as ort
 import pytest
 
 import onnxrd
+from onnxrd.compression.network import Network
 from onnxrd.graph.weights import find_weights
 from onnxrd.importance.linear_form import linear_form
 from tests import networks
@@ -113,14 +114,39 @@ def output(path, x):
     return ort.InferenceSession(path).run(None, {"x": x})[0]
 
 
-def test_a_weight_of_two_uses_has_none(tmp_path):
-    nodes = [node("MatMul", ["x", "w"], ["m"]), node("MatMul", ["m", "w"], ["y"])]
-    path = networks.save(
-        tmp_path / "m.onnx", nodes, {"w": normal(40, 40)}, {"x": [5, 40]}, {"y": [5, 40]}
-    )
-    model = onnxrd.load_model(path)
-    (weight,) = find_weights(model, model.prepared())
+def sharing(path, second, output):
+    """x → MatMul → m, and w is used again by what makes y."""
+    nodes = [node("MatMul", ["x", "w"], ["m"]), *second]
+    weights, inputs = {"w": normal(40, 40)}, {"x": ["N", 40], "z": ["N", 40]}
+    return onnxrd.load_model(networks.save(path, nodes, weights, inputs, {"y": output}))
+
+
+def test_a_weight_that_multiplies_another_way_as_well_has_none(tmp_path):
+    second = [node("MatMul", ["w", "m"], ["y"])]
+    (weight,) = find_weights(sharing(tmp_path / "m.onnx", second, [40, 40]))
     assert linear_form(weight) is None
+
+
+@pytest.mark.parametrize("other", ["z", "m"])
+def test_a_weight_of_two_layers_is_fitted_to_the_inputs_of_both(other, tmp_path):
+    """Unless one of them lies behind the other."""
+    second = [node("MatMul", [other, "w"], ["n"]), node("Concat", ["m", "n"], ["y"], axis=1)]
+    model = sharing(tmp_path / "m.onnx", second, ["N", 80])
+    prepared = model.prepared()
+    weights = find_weights(model, prepared)
+    form = linear_form(weights[0])
+    assert [place.tap for place in form.places] == ["x", other]
+    assert form.bias == form.output == ""
+    feeds = {"x": normal(12, 40, seed=1), "z": normal(12, 40, seed=2)}
+    network = Network(model, prepared, weights, onnxrd.load_data(feeds, model.inputs))
+    if other == "m":
+        assert (network.layers, network.loose) == ([], weights)
+        return
+    (layer,) = network.layers
+    assert not network.loose
+    inputs = np.concatenate(network.columns(layer, network.walk().advance({})), axis=1)[0]
+    both = np.concatenate([feeds["x"], feeds["z"]])
+    np.testing.assert_array_equal(np.sort(inputs, axis=0), np.sort(both, axis=0))
 
 
 @pytest.mark.parametrize(
