@@ -13,6 +13,7 @@ from onnxrd.graph.folding import bodies_of, independent
 from onnxrd.graph.model import Model, unloaded
 from onnxrd.graph.uses import (
     COMPRESSIBLE,
+    ELEMENTWISE,
     Use,
     channel_axis,
     quantizes,
@@ -169,7 +170,14 @@ def _reason_to_skip(
         return f"{STAYS}: {stays}"
     if int(np.prod(shape, dtype=np.int64)) < SMALLEST:
         return f"too small: fewer than {SMALLEST} entries"
+    if any(use.node.op_type in ELEMENTWISE for use in uses) and _masks(value.const_value):
+        return f"{STAYS}: no weight, but a mask with infinite entries"
     return ""
+
+
+def _masks(tensor: ir.TensorProtocol) -> bool:
+    """Whether a constant has infinite entries, as one that hides positions from a softmax."""
+    return bool(np.isneginf(unloaded(tensor).numpy().astype(np.float64)).any())
 
 
 def _alive(graph: ir.Graph) -> set[ir.Node]:

@@ -413,3 +413,25 @@ def test_every_compressible_weight_of_the_zoo_is_written(zoo, tmp_path):
     result = onnxrd.quantize(zoo, tmp_path / "small.onnx", clusters=4)
     assert len(result.layers) == 13
     assert result.nbytes[1] < 0.5 * result.nbytes[0]
+
+
+@pytest.mark.parametrize("hidden", [-np.inf, -1e9])
+def test_a_mask_with_infinite_entries_is_no_weight(hidden, tmp_path, run):
+    """Of attention that looks back only; the network is sound."""
+    mask = np.triu(np.full((10, 10), hidden, np.float32), 1)
+    nodes = [
+        node("Add", ["x", "mask"], ["s"]),
+        node("Softmax", ["s"], ["p"], axis=-1),
+        node("MatMul", ["p", "w"], ["y"]),
+    ]
+    weights = {"mask": mask, "w": networks.normal(10, 200)}
+    path, small = tmp_path / "m.onnx", tmp_path / "small.onnx"
+    networks.save(path, nodes, weights, {"x": ["N", 10, 10]}, {"y": ["N", 10, 200]})
+    infinite = "stays as it is: no weight, but a mask with infinite entries"
+    assert found(path)["mask"].skip == (infinite if np.isinf(hidden) else "")
+    data = networks.data(tmp_path / "calib.npz", shape=(10, 10), labels=False)
+    ran = run("compress", path, "-o", small, "--data", data, "--max-error", "0.01")
+    assert ran.code == 0, ran.err
+    x = np.load(data)["x"]
+    big, less = (ort.InferenceSession(p).run(None, {"x": x})[0] for p in (path, small))
+    assert np.sum((big - less) ** 2) < 0.03 * np.sum(big**2)
