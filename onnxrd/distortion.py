@@ -190,13 +190,32 @@ def log_probabilities(head: Head, outputs: Array) -> Array:
     return rows if head.form == "log-probabilities" else log_softmax(rows)
 
 
+def check_same_shape(name: str, one: Sequence[int], other: Sequence[int]) -> None:
+    """Outputs are compared number by number.
+
+    Raises:
+        ModelError: an output has two shapes for inputs of one.
+    """
+    if tuple(one) != tuple(other):
+        raise ModelError(
+            f"{name!r} has shape {list(one)} once, and once {list(other)}, for inputs of one "
+            "shape: how much is found depends on what is computed, as behind NonMaxSuppression, "
+            f"and cannot be compared. Leave it out, by --output {name}=ignore, and compare what it "
+            "is made of."
+        )
+
+
 def distortion(head: Head, original: Array, compressed: Array) -> NDArray[np.float64]:
     """How far the outputs of each sample moved, [N].
 
     Classification: D_KL(original ‖ compressed), nats, mean over the positions of a sample.
     Regression: the squared error, summed over the outputs of a sample.
     Where the output has no sample axis it is one sample, N = 1.
+
+    Raises:
+        ModelError: see `check_same_shape`.
     """
+    check_same_shape(head.output, original.shape, compressed.shape)
     if head.task == "regression":
         difference = _rows(head, original).astype(np.float64) - _rows(head, compressed)
         return np.asarray((difference**2).sum(axis=(1, 2)))

@@ -214,7 +214,9 @@ def evaluate(
             if rows[0].shape != rows[1].shape:
                 raise ModelError(
                     f"output {head.output!r} has shape {list(rows[0].shape)} in the original and "
-                    f"{list(rows[1].shape)} in {compressed.path}. Are these the same network?"
+                    f"{list(rows[1].shape)} in {compressed.path}. Are these the same network? If "
+                    "it holds what was found, as behind NonMaxSuppression, leave it out: --output "
+                    f"{head.output}=ignore."
                 )
             if not checked and head.task == "classification":
                 data.check_labels(log_probabilities(head, rows[0]).shape[-1])

@@ -21,6 +21,7 @@ from onnxrd.autodiff.engine import Mode, NotBatchableError, ReversePass, reverse
 from onnxrd.autodiff.lending import lend
 from onnxrd.autodiff.lowering import lower
 from onnxrd.autodiff.trace import Trace, run_trace, signature, with_outputs
+from onnxrd.distortion import check_same_shape
 from onnxrd.errors import ModelError
 from onnxrd.graph.session import DEFAULT, Runtime, Session, view
 
@@ -57,6 +58,7 @@ class _Specialised:
     forward: Session
     backward: Session
     tables: Mapping[str, tuple[int, ...]]
+    sources: Mapping[str, tuple[int, ...]]
 
 
 class Gradients:
@@ -150,6 +152,7 @@ class Gradients:
 
         Raises:
             NotBatchableError: `mode` is "squares" and a weight needs a batch of one.
+            ModelError: an output has another shape than for other inputs of this one.
         """
         key = (mode, signature(feeds))
         if key not in self._specialised:
@@ -159,8 +162,11 @@ class Gradients:
         pair = self._specialised[key]
         feeds = {name: np.ascontiguousarray(feed) for name, feed in feeds.items()}
         values = pair.forward.run_values(feeds)
+        sources = {name: values[name].numpy() for name in self._sources}
+        for name, shape in pair.sources.items():
+            check_same_shape(name, shape, sources[name].shape)
         return Forward(
-            {name: values[name].numpy() for name in self._sources},
+            sources,
             key,
             {f"tap:{v.name}": values[str(v.name)] for v in pair.passes.taps},
             feeds,
@@ -209,6 +215,7 @@ class Gradients:
             Session(forward, base=self._base, runtime=self._runtime, lent=lend(forward)),
             Session(passes.model, runtime=self._runtime, lent=lend(passes.model)),
             {name: shapes[name] for name in taken},
+            {str(value.name): trace.shapes[value] for value in passes.seeds},
         )
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from onnx import helper
 
@@ -56,3 +57,30 @@ def test_all_commands_take_them(forked, calib, run, tmp_path):
 def test_what_is_no_task_is_refused(forked, calib, refused, tmp_path, value):
     arguments = ["importance", forked, "--data", calib, "-o", tmp_path / "i.npz"]
     refused(2, value.partition("=")[0], arguments=[*arguments, "--output", value])
+
+
+def test_outputs_of_as_many_rows_as_are_found_can_only_be_left_out(tmp_path, run):
+    """As boxes behind NonMaxSuppression."""
+    nodes = [
+        node("MatMul", ["x", "w"], ["y"]),
+        node("Reshape", ["y", "flat"], ["all"]),
+        node("Greater", ["all", "zero"], ["found"]),
+        node("Compress", ["all", "found"], ["picked"]),
+    ]
+    weights = {"w": networks.normal(12, 200), "flat": np.array([-1]), "zero": np.float32(0)}
+    path, small = tmp_path / "m.onnx", tmp_path / "small.onnx"
+    outputs = {"y": ["N", 200], "picked": [None]}
+    networks.save(path, nodes, weights, {"x": ["N", 12]}, outputs)
+    data = networks.data(tmp_path / "calib.npz", labels=False)
+    given = ("--data", data, "--task", "regression")
+    ran = run("compress", path, "-o", small, *given, "--max-error", "0.01")
+    assert ran.code == 1
+    assert "--output picked=ignore" in ran.err
+    assert not small.exists()
+    ignoring = (*given, "--output", "picked=ignore")
+    ran = run("compress", path, "-o", small, *ignoring, "--max-error", "0.01")
+    assert ran.code == 0, ran.err
+    ran = run("evaluate", path, small, *given)
+    assert ran.code == 1
+    assert "--output picked=ignore" in ran.err
+    assert run("evaluate", path, small, *ignoring).code == 0
