@@ -94,6 +94,12 @@ def regression(task: Tasks) -> Tasks:
     return {ALL_OTHERS: "regression", **ignored}
 
 
+def ignored(task: Tasks, outputs: Sequence[str]) -> frozenset[str]:
+    """Those outputs that are not compared."""
+    choices = task if isinstance(task, Mapping) else {}
+    return frozenset(n for n in outputs if choices.get(n, choices.get(ALL_OTHERS)) == "ignore")
+
+
 def _choices(task: Tasks, names: Sequence[str]) -> dict[str, Choice | None]:
     if not isinstance(task, Mapping):
         return dict.fromkeys(names, task)

@@ -12,7 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.calibration import Calibration, aligned
-from onnxrd.distortion import Head, Task, Tasks, distortion, find_heads, log_probabilities
+from onnxrd.distortion import (
+    Head,
+    Task,
+    Tasks,
+    distortion,
+    find_heads,
+    ignored,
+    log_probabilities,
+)
 from onnxrd.errors import ModelError, SettingError, VerificationError
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, LEVELS, Runtime, Session
@@ -198,7 +206,7 @@ def evaluate(
         raise SettingError("evaluate needs data that were read: by onnxrd.load_data.")
     if missing := set(original.outputs) - set(compressed.outputs):
         raise ModelError(f"{compressed.path} has no output {sorted(missing)[0]!r}.")
-    data = aligned(original, data, runtime)
+    data = aligned(original, data, runtime, ignored(task, original.outputs))
     heads = find_heads(original.prepared(), task, sample_axis=data.sample_axis)
     loads = _load_seconds((original, compressed), runtime) if timed else None
     sessions = [Session(m.path, runtime=runtime) for m in (original, compressed)]

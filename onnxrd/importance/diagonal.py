@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxrd.calibration import Batch, Calibration, aligned
-from onnxrd.distortion import Tasks, find_heads
+from onnxrd.distortion import Tasks, find_heads, ignored
 from onnxrd.errors import ImportanceError
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, Runtime
@@ -53,7 +53,7 @@ def fisher(
         CalibrationError: the data do not fit.
     """
     estimator = estimator or Estimator()
-    data = aligned(model, data, runtime)
+    data = aligned(model, data, runtime, ignored(task, model.outputs))
     heads = find_heads(model.prepared(), task, sample_axis=data.sample_axis)
 
     def passes(sources: Mapping[str, Array], batch: Batch, first: int) -> Iterator[Pass]:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from onnxrd.autodiff.trace import Trace, run_trace, with_outputs
 from onnxrd.calibration import Batch, Calibration, aligned
-from onnxrd.distortion import Tasks, find_heads
+from onnxrd.distortion import Tasks, find_heads, ignored
 from onnxrd.errors import ImportanceError, ModelError
 from onnxrd.graph.model import Model
 from onnxrd.graph.session import DEFAULT, Runtime, Session
@@ -153,7 +153,8 @@ class Differences:
         task: Tasks = None,
         runtime: Runtime = DEFAULT,
     ) -> None:
-        prepared, data = model.prepared(), aligned(model, data, runtime)
+        prepared = model.prepared()
+        data = aligned(model, data, runtime, ignored(task, model.outputs))
         self.heads = find_heads(prepared, task, sample_axis=data.sample_axis)
         self.weights = {w.name: w for w in find_weights(model, prepared) if not w.skip}
         self.data, self._estimator, self._runtime = data, estimator, runtime

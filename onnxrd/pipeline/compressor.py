@@ -22,6 +22,7 @@ from onnxrd.compression.ladders import by_importance, divide, sensitivity
 from onnxrd.compression.network import MOST_SAMPLES, Network
 from onnxrd.compression.quantization import Method, Quantization
 from onnxrd.compression.sequential import Sequential
+from onnxrd.distortion import ignored
 from onnxrd.graph.halves import halves
 from onnxrd.graph.model import Model, PathLike, scratch
 from onnxrd.graph.weights import STAYS, Weight, find_weights
@@ -314,7 +315,8 @@ def prepared_compressor(
     weights, skipped = choose(original, found, options.exclude)
     vectors = halves(weight for weight in found if skipped.get(weight.name) == weight.skip)
     samples = load_data(data, original.inputs, samples=options.samples, seed=options.seed)
-    samples = aligned(original, samples, options.runtime)
+    unseen = ignored(options.task, original.outputs)
+    samples = aligned(original, samples, options.runtime, unseen)
     fitted, held_out = samples.split(HELD_OUT, options.seed)
     job = prepare(original, _first(fitted, IMPORTANCE_SAMPLES), importance, options)
     return Compressor(replace(job, data=fitted), prepared, weights, skipped, held_out, vectors)

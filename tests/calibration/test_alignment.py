@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 
 import onnxrd
 from onnxrd.calibration import aligned
@@ -54,6 +54,26 @@ def test_a_fixed_batch_of_several_is_refused(tmp_path):
     model, data = opened(time_first(tmp_path / "m.onnx", 3))
     with pytest.raises(onnxrd.CalibrationError, match="takes 3 samples at once"):
         aligned(model, data)
+
+
+@pytest.mark.parametrize("batch", [3, "N"])
+def test_outputs_that_are_ignored_do_not_matter(tmp_path, batch):
+    path = time_first(tmp_path / "m.onnx", batch)
+    network = onnx.load(path)
+    network.graph.node.append(helper.make_node("Flatten", ["x"], ["flat"]))
+    network.graph.node.append(helper.make_node("MatMul", ["flat", "u"], ["z"]))
+    u = numpy_helper.from_array(networks.normal(24, 100), "u")
+    network.graph.initializer.append(u)
+    info = helper.make_tensor_value_info("z", onnx.TensorProto.FLOAT, [batch, 100])
+    network.graph.output.append(info)
+    onnx.save(network, path)
+    model, data = opened(path, 12)
+    assert aligned(model, data, ignored=["y"]) is data
+    options = onnxrd.Options(task={"y": "ignore"})
+    target = onnxrd.Target("kl", 0.01)
+    given = {"x": networks.normal(12, 4, 6)}
+    result = onnxrd.compress(path, tmp_path / "s.onnx", target=target, data=given, options=options)
+    assert result.evaluation.distortion <= 0.01
 
 
 def test_networks_with_samples_first_stay_as_they_are(tmp_path):
