@@ -1,6 +1,7 @@
 """Compress to a target: the fewest bytes for a damage, or the least damage for a size."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,26 @@ def compress(
     original, path, options = load(model), Path(output), options or Options()
     with atomic_output(path, never=(*original.files, *files_of(data, importance))) as temporary:
         compressor = prepared_compressor(original, data, importance, options)
-        return compressor.write(to_target(compressor, target), temporary, path)
+        result = compressor.write(to_target(compressor, target), temporary, path)
+        return replace(result, warnings=(*result.warnings, *_doubts(target, compressor)))
+
+
+def _doubts(target: Target, compressor: Compressor) -> Iterator[str]:
+    """What the user may not have meant by a target."""
+    heads = compressor.network.heads
+    numbers = ", ".join(head.output for head in heads if head.task == "regression")
+    if target.kind != "kl" or not numbers:
+        return
+    if all(head.task == "regression" for head in heads):
+        yield (
+            f"--max-kl limits the squared error here, since {numbers} are no classes. --max-error "
+            "limits it as a share of the outputs' squared norm."
+        )
+    else:
+        yield (
+            f"--max-kl limits the sum of KL divergence and of the squared error of {numbers}, "
+            "which are no classes. Leave out what does not matter, by --output NAME=ignore."
+        )
 
 
 def to_target(compressor: Compressor, target: Target) -> Point:

@@ -84,3 +84,21 @@ def test_outputs_of_as_many_rows_as_are_found_can_only_be_left_out(tmp_path, run
     assert ran.code == 1
     assert "--output picked=ignore" in ran.err
     assert run("evaluate", path, small, *ignoring).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "the squared error of t, "),
+        (["--output", "p=regression"], "the squared error here, since p, t are"),
+        (["--output", "t=ignore"], ""),
+    ],
+)
+def test_squared_errors_that_a_limit_in_nats_applies_to(
+    forked, calib, run, tmp_path, arguments, expected
+):
+    given = ("--data", calib, "--max-kl", "0.3", "--force")
+    ran = run("compress", forked, "-o", tmp_path / "small.onnx", *given, *arguments)
+    assert ran.code == 0, ran.err
+    assert ("--max-kl limits" in ran.err) == bool(expected)
+    assert expected in " ".join(ran.err.split())
