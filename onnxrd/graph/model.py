@@ -296,6 +296,11 @@ def _external_tensors(model: onnx_ir.Model) -> Iterator[onnx_ir.ExternalTensor]:
 def _check_external_data(model: onnx_ir.Model, folder: Path) -> None:
     for tensor in _external_tensors(model):
         file = (folder / tensor.location).resolve()
+        if not file.is_relative_to(folder) and (folder / tensor.location).is_symlink():
+            raise ModelError(
+                f"external data {tensor.location} are a link out of the model's folder. Refused: "
+                "put a copy in its place (from a download cache, cp -rL copies the whole folder)."
+            )
         if not file.is_relative_to(folder):
             raise ModelError(
                 f"weight {tensor.name!r} points to {tensor.location}, outside the model's "

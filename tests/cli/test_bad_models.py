@@ -90,7 +90,7 @@ def test_external_data_outside_the_folder_by_a_link(unusable, tmp_path):
     path = networks.external(folder / "external.onnx")
     shutil.move(folder / "weights.bin", tmp_path / "weights.bin")
     (folder / "weights.bin").symlink_to(tmp_path / "weights.bin")
-    unusable(path, "outside", commands=EVERY)
+    unusable(path, "link out of the model's folder", "cp -rL", commands=EVERY)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
