@@ -28,6 +28,9 @@ ALL_OTHERS = "*"
 
 Form = Literal["values", "logits", "probabilities", "log-probabilities"]
 
+TAKEN_FOR_LOGITS = "the graph ends in a linear layer, taken for logits"
+"""Why an output is thought to be classes, where it need not be."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -132,7 +135,7 @@ def _head(output: ir.Value, task: Task | None, opset: int) -> Head:
         why = f"the graph ends in {op}"
         return Head(name, "classification", form, source, axis, opset < 13, why=why)
     if task == "classification" or (task is None and _ends_in_linear_layer(output, value)):
-        why = "asked for" if task else "the graph ends in a linear layer, taken for logits"
+        why = "asked for" if task else TAKEN_FOR_LOGITS
         return Head(name, "classification", "logits", name, _class_axis(value), why=why)
     why = "asked for" if task else "the graph ends neither in Softmax nor in a linear layer"
     return Head(name, "regression", "values", name, why=why)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from onnxrd import encodings
 from onnxrd.calibration import Calibration
 from onnxrd.calibration import load as load_data
+from onnxrd.distortion import TAKEN_FOR_LOGITS, find_heads
 from onnxrd.errors import ModelError, SettingError
 from onnxrd.graph.lean import lean
 from onnxrd.graph.model import Model, PathLike
@@ -132,6 +133,13 @@ def prepare(
             else load_data(data, model.inputs, samples=options.samples, seed=options.seed)
         )
     warnings = list(samples.warnings) if samples is not None else []
+    heads = find_heads(model.prepared(), options.task)
+    guessed = [head.output for head in heads if head.why == TAKEN_FOR_LOGITS]
+    if guessed and samples is not None and samples.labels is None:
+        warnings.append(
+            f"{', '.join(guessed)}: {TAKEN_FOR_LOGITS} of classes. If these are numbers, as of an "
+            "embedding, say --task regression (and if not, --task classification ends this)."
+        )
     if importance is not None:
         h = _measured_before(model, importance, options)
         if samples is None:

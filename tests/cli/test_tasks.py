@@ -102,3 +102,20 @@ def test_squared_errors_that_a_limit_in_nats_applies_to(
     assert ran.code == 0, ran.err
     assert ("--max-kl limits" in ran.err) == bool(expected)
     assert expected in " ".join(ran.err.split())
+
+
+def test_what_is_taken_for_logits_without_labels_is_said(run, tmp_path):
+    path = networks.mlp(tmp_path / "m.onnx")
+    labelled = networks.data(tmp_path / "labelled.npz")
+    data = networks.data(tmp_path / "calib.npz", labels=False)
+
+    def said(*arguments):
+        given = ("--clusters", "4", "--force")
+        ran = run("quantize", path, "-o", tmp_path / "small.onnx", *given, *arguments)
+        assert ran.code == 0, ran.err
+        return "taken for logits" in " ".join(ran.err.split())
+
+    assert said("--data", data)
+    assert not said("--data", labelled)
+    assert not said("--data", data, "--task", "regression")
+    assert not said("--data", data, "--task", "classification")
