@@ -43,10 +43,14 @@ class Layer:
     form: LinearForm
 
     @property
+    def columns(self) -> int:
+        """Of its matrices."""
+        return int(self.form.index.shape[2])
+
+    @property
     def most_positions(self) -> int:
         """How many positions its moments are taken over."""
-        columns = int(self.form.index.shape[2])
-        return max(min(max(32 * columns, POSITIONS[0]), POSITIONS[-1]), 8 * columns)
+        return max(min(max(32 * self.columns, POSITIONS[0]), POSITIONS[-1]), 8 * self.columns)
 
 
 @dataclass(frozen=True, eq=False)

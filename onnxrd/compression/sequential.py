@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from onnxrd.compression.layers import gathered, quantize_layer, quantize_loose
 from onnxrd.compression.network import Layer, Network
@@ -17,6 +18,10 @@ Taps = Sequence[Mapping[str, Array]]
 
 KEPT = 5 << 28
 """Bytes that the inputs of all layers may take so that they are kept from one time to the next."""
+
+LARGE = 2048
+"""Columns of a layer from which on its products are worth more than one thread: these spin for a
+while before they sleep, and take the cores from what comes next."""
 
 
 class Sequential:
@@ -53,8 +58,9 @@ class Sequential:
             taps = original.advance({}) if original else None
             damaged = behind.advance(changed) if behind else None
             for layer in wave:
-                folds = self._moments(layer, taps, damaged)
-                quantize_layer(network, layer, folds, method, done)
+                with threadpool_limits(None if layer.columns >= LARGE else 1, user_api="blas"):
+                    folds = self._moments(layer, taps, damaged)
+                    quantize_layer(network, layer, folds, method, done)
                 changed |= done.constants([layer.weight.name, layer.form.bias])
         return done
 
