@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
@@ -78,7 +77,8 @@ def ladder(weight: NDArray[np.floating], curvature: float, seed: int = 0) -> Lad
         sample = flat
     largest = float(np.abs(flat).max(initial=0)) or 1.0
     spread = float(np.sqrt(np.mean(sample**2))) or largest
-    coarsest = min(COARSEST * largest, float(ir.DataType.from_numpy(weight.dtype).max) / 4)
+    ranged = weight.dtype if weight.dtype.kind == "f" else np.float32  # bfloat16 has its range
+    coarsest = min(COARSEST * largest, float(np.finfo(ranged).max) / 4)
     count = int(np.ceil(np.log2(coarsest / spread * 128) * RUNGS)) + RUNGS
     steps = coarsest * 2.0 ** (-np.arange(count) / RUNGS)[::-1]
     points = [_point(sample, step) for step in steps]

@@ -79,9 +79,8 @@ def linear_form(weight: Weight) -> LinearForm | None:
 def _form(weight: Weight, use: Use) -> LinearForm | None:
     """The linear form of a weight at one of its uses."""
     moved = _moved_index(weight, use)
-    forms = _FUSED_FORMS if use.node.domain == "com.microsoft" else _FORMS
-    build = forms.get((use.node.op_type, use.slot))
-    if moved is None or build is None or use.node.domain not in ("", "ai.onnx", "com.microsoft"):
+    build = _FORMS.get(use.node.domain, {}).get((use.node.op_type, use.slot))
+    if moved is None or build is None:
         return None
     tapped = use.node.inputs[1 - use.slot]
     return build(use, moved) if tapped is not None and tapped.const_value is None else None
@@ -293,7 +292,7 @@ def _activated(build: _Build) -> _Build:
     return hidden
 
 
-_FORMS: dict[tuple[str, int], _Build] = {
+_STANDARD: dict[tuple[str, int], _Build] = {
     ("Conv", 1): _convolution,
     ("ConvTranspose", 1): _transposed_convolution,
     ("Gemm", 0): _gemm,
@@ -305,10 +304,13 @@ _FORMS: dict[tuple[str, int], _Build] = {
     ("RNN", 1): _recurrent,
 }
 
-_FUSED_FORMS: dict[tuple[str, int], _Build] = {
+_FUSED: dict[tuple[str, int], _Build] = {
     ("Attention", 1): _attention,
     ("FusedConv", 1): _activated(_convolution),
     ("FusedGemm", 0): _activated(_gemm),
     ("FusedGemm", 1): _activated(_gemm),
 }
 """Of what onnxruntime's optimizer makes of neighbouring operators."""
+
+_FORMS = {"": _STANDARD, "ai.onnx": _STANDARD, "com.microsoft": _FUSED}
+"""Domain → (operator, slot of the weight) → what makes its form."""

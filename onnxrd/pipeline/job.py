@@ -1,7 +1,7 @@
 """A model to compress, and what guides it: settings, data, importance."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -132,14 +132,7 @@ def prepare(
             if isinstance(data, Calibration)
             else load_data(data, model.inputs, samples=options.samples, seed=options.seed)
         )
-    warnings = list(samples.warnings) if samples is not None else []
-    heads = find_heads(model.prepared(), options.task)
-    guessed = [head.output for head in heads if head.why == TAKEN_FOR_LOGITS]
-    if guessed and samples is not None and samples.labels is None:
-        warnings.append(
-            f"{', '.join(guessed)}: {TAKEN_FOR_LOGITS} of classes. If these are numbers, as of an "
-            "embedding, say --task regression (and if not, --task classification ends this)."
-        )
+    warnings = [] if samples is None else [*samples.warnings, *_guessed(model, samples, options)]
     if importance is not None:
         h = _measured_before(model, importance, options)
         if samples is None:
@@ -176,6 +169,18 @@ def prepare(
             f"in for it: {'; '.join(sorted(set(h.proxies.values())))}."
         )
     return Job(model, samples, h, options, tuple(warnings))
+
+
+def _guessed(model: Model, samples: Calibration, options: Options) -> Iterator[str]:
+    """That outputs are taken for logits, where no labels say so."""
+    if samples.labels is not None:
+        return
+    heads = find_heads(model.prepared(), options.task)
+    if outputs := [head.output for head in heads if head.why == TAKEN_FOR_LOGITS]:
+        yield (
+            f"{', '.join(outputs)}: {TAKEN_FOR_LOGITS} of classes. If these are numbers, as of an "
+            "embedding, say --task regression (and if not, --task classification ends this)."
+        )
 
 
 def _measured_before(

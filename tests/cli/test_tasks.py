@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from tests import networks
 
@@ -119,3 +119,12 @@ def test_what_is_taken_for_logits_without_labels_is_said(run, tmp_path):
     assert not said("--data", labelled)
     assert not said("--data", data, "--task", "regression")
     assert not said("--data", data, "--task", "classification")
+
+
+def test_without_data_outputs_need_not_be_comparable(run, tmp_path):
+    """As the number of a class."""
+    nodes = [node("MatMul", ["x", "w"], ["h"]), node("ArgMax", ["h"], ["y"], axis=1)]
+    weights, path = {"w": networks.normal(64, 64)}, tmp_path / "m.onnx"
+    networks.save(path, nodes, weights, {"x": ["N", 64]}, {"y": (TensorProto.INT64, ["N", 1])})
+    ran = run("quantize", path, "-o", tmp_path / "small.onnx", "--clusters", "8")
+    assert ran.code == 0, ran.err
